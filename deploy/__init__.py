@@ -1,0 +1,1 @@
+"""How Touchline is run: `local` on one machine, images and manifests elsewhere."""

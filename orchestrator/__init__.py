@@ -1,0 +1,1 @@
+"""Touchline's orchestrator: composes four Triton models into players, frame by frame."""

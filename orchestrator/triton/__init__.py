@@ -1,0 +1,1 @@
+"""The door to Triton: the only folder that imports tritonclient."""

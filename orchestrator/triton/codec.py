@@ -1,0 +1,86 @@
+"""numpy arrays to Triton tensors and back, every one checked against its contract."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import InferResult
+from tritonclient.utils import np_to_triton_dtype
+
+from orchestrator.contracts import Dim, ModelContract, TensorSpec
+from orchestrator.errors import TensorContractError
+
+Tensor = NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveModel:
+    """What a server said of a model at start.
+
+    Attributes:
+        contract: The contract that the model was found to keep.
+        sizes: Size of every symbol of the contract, such as `{"R": 416}`.
+        parameters: The model's config parameters.
+        max_batch_size: Most rows of one request.
+    """
+
+    contract: ModelContract
+    max_batch_size: int
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    def dims(self, spec: TensorSpec) -> tuple[int, ...]:
+        """Return the dims of a tensor with every symbol replaced by its size."""
+        return tuple(d if isinstance(d, int) else self.sizes[d] for d in spec.dims)
+
+
+def bind(dims: tuple[Dim, ...], shape: tuple[int, ...], sizes: dict[str, int]) -> bool:
+    """Check a live shape against contract dims, binding symbols in `sizes` as they are met."""
+    if len(dims) != len(shape):
+        return False
+    for dim, size in zip(dims, shape, strict=True):
+        expected = dim if isinstance(dim, int) else sizes.setdefault(dim, size)
+        if expected != size or (isinstance(dim, str) and size < 1):
+            return False
+    return True
+
+
+def check(model: LiveModel, name: str, array: Tensor) -> None:
+    """Check one batched array against the contract.
+
+    Raises:
+        TensorContractError: Unknown tensor, or another dtype or shape; names both.
+    """
+    contract = model.contract
+    try:
+        spec = contract.tensor(name)
+    except KeyError as error:
+        raise TensorContractError(contract.name, str(error.args[0])) from error
+    dims = model.dims(spec)
+    fits = array.ndim == len(dims) + 1 and all(
+        expected in (-1, size) for expected, size in zip(dims, array.shape[1:], strict=False)
+    )
+    dtype = np_to_triton_dtype(array.dtype.type)
+    if not fits or dtype != spec.dtype:
+        raise TensorContractError(
+            contract.name,
+            f"tensor {name}: expected {spec.dtype} [batch, {', '.join(map(str, dims))}], "
+            f"got {dtype} {list(array.shape)}",
+        )
+
+
+def decode(model: LiveModel, result: InferResult) -> dict[str, Tensor]:
+    """Return all outputs of a reply as arrays.
+
+    Raises:
+        TensorContractError: An output is missing or breaks the contract.
+    """
+    outputs: dict[str, Tensor] = {}
+    for spec in model.contract.outputs:
+        array = result.as_numpy(spec.name)
+        if array is None:
+            raise TensorContractError(model.contract.name, f"output {spec.name} is missing")
+        check(model, spec.name, array)
+        outputs[spec.name] = array
+    return outputs

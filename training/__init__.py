@@ -1,0 +1,1 @@
+"""The offline side: from labelled footage to weights. Nothing in the serving path imports it."""
