@@ -10,7 +10,8 @@ TouchlineError
 │   ├── ModelUnavailableError    no replica answered in time
 │   ├── SequenceLostError        a stateful replica no longer knows the stream
 │   └── TensorContractError      the answer, or the live model, breaks its contract
-└── ClusterError             the local cluster could not be started or kept up
+├── ClusterError             the local cluster could not be started or kept up
+└── VideoFileError           client side only: a file is no video that can be sent
 """
 
 import grpc
@@ -74,6 +75,10 @@ class TensorContractError(ModelError):
 
 class ClusterError(TouchlineError):
     """The local cluster could not be started or ended early."""
+
+
+class VideoFileError(TouchlineError):
+    """A file cannot be read as video; raised on the client's side only."""
 
 
 # The most specific class wins; anything absent here is a bug and leaves as INTERNAL without text.

@@ -23,7 +23,8 @@ class ServerSettings(_Group):
     max_streams: int = Field(default=16, ge=1)
     """Streams served at once; a further one is refused with RESOURCE_EXHAUSTED."""
     max_frame_bytes: int = Field(default=32 << 20, ge=1 << 10)
-    """Largest `Frame.data`; a larger frame becomes a gap. gRPC refuses messages 64 KiB above it."""
+    """Largest `Frame.data`; a larger frame becomes a gap. gRPC ends calls with messages over four
+    times that."""
     max_frame_pixels: int = Field(default=8192 * 4320, ge=256)
     """Largest picture in pixels; checked before a picture is decoded."""
     drain_s: float = Field(default=30.0, ge=0)
@@ -110,6 +111,8 @@ class NumberSettings(_Group):
     """Least weight of readings, one clear reading being 1, before a number is said."""
     min_confidence: float = Field(default=0.7, gt=0, le=1)
     """Least share of the votes for the number that is said."""
+    role_min_readings: float = Field(default=3.0, gt=0)
+    """Least number of readings before a role is said."""
     role_min_confidence: float = Field(default=0.6, gt=0, le=1)
     """Least mean probability of the role that is said."""
 

@@ -89,8 +89,8 @@ class FrameHeader:
     """Presentation time in units of the stream's time base; None if the client sent none."""
     timecode: str = ""
     """SMPTE timecode, opaque to the server."""
-    capture_time_ns: int | None = None
-    """Wall-clock time of capture, nanoseconds since the Unix epoch; None if not sent."""
+    capture_time: tuple[int, int] | None = None
+    """Wall-clock time of capture as sent, seconds and nanoseconds since the Unix epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +188,37 @@ class Track:
     label: str | None
     mask: Mask | None
     is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tracks:
+    """Everybody followed in one frame.
+
+    Attributes:
+        seen: Tracks that a detection or a mask supports in this frame, by ascending object id.
+        ended: Objects that were given up in this frame.
+        is_degraded: Whether the frame had to do without masks.
+    """
+
+    seen: tuple[Track, ...]
+    ended: tuple[int, ...] = ()
+    is_degraded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NumberReading:
+    """What one crop says about a person.
+
+    Attributes:
+        visible: Probability that the number can be read in the crop, in `[0, 1]`.
+        numbers: float32 `(100,)`, probability of each shirt number given that it can be read;
+            index 0 is never a number.
+        roles: float32 `(4,)`, probability of each `Role` in order of definition.
+    """
+
+    visible: float
+    numbers: NDArray[np.float32]
+    roles: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

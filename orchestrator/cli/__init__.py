@@ -1,0 +1,109 @@
+"""`touchline`: the command line of the product."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+
+from orchestrator.errors import TouchlineError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return the exit code: 0 done, 1 failed, 2 wrong usage."""
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        return 130
+    except grpc.aio.AioRpcError as error:
+        sys.stderr.write(f"touchline: the server said {error.code().name}: {error.details()}\n")
+    except TouchlineError as error:
+        sys.stderr.write(f"touchline: {error}\n")
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="touchline", description="Recognise soccer players in video."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    recognize = commands.add_parser("recognize", help="recognise a video file")
+    recognize.add_argument("video", type=Path, metavar="VIDEO")
+    recognize.add_argument("--output", type=Path, required=True, metavar="DIR")
+    recognize.add_argument("--live", action="store_true", help="send at the video's own pace")
+    recognize.add_argument("--no-video", action="store_true", help="write no annotated.mp4")
+    recognize.add_argument("--kit-a", default="", metavar="TEXT", help='e.g. "red shirt"')
+    recognize.add_argument("--kit-b", default="", metavar="TEXT")
+    _add_server(recognize)
+    recognize.set_defaults(run=_recognize)
+
+    image = commands.add_parser("image", help="recognise one JPEG or PNG file")
+    image.add_argument("image", type=Path, metavar="FILE")
+    image.add_argument("--output", type=Path, metavar="FILE.png", help="write the picture drawn on")
+    _add_server(image)
+    image.set_defaults(run=_image)
+
+    up = commands.add_parser("up", help="run the cluster on this machine until Ctrl-C")
+    up.add_argument("--port", type=int, default=50051)
+    _add_cluster(up)
+    up.set_defaults(run=_up)
+
+    serve = commands.add_parser("serve", help="run an orchestrator, set by TOUCHLINE_* variables")
+    serve.set_defaults(run=_serve)
+
+    doctor = commands.add_parser("doctor", help="say what this machine lacks")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--server", metavar="HOST:PORT", help="a running server; without it one is started"
+    )
+    _add_cluster(parser)
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--split", action="store_true", help="one tritonserver per model")
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="MODEL=PATH",
+        help="weights of a model of the started cluster, or `random`; may be repeated",
+    )
+
+
+def _recognize(options: argparse.Namespace) -> int:
+    from orchestrator.cli.recognize import recognize_file
+
+    return asyncio.run(recognize_file(options))
+
+
+def _image(options: argparse.Namespace) -> int:
+    from orchestrator.cli.image import recognize_image
+
+    return asyncio.run(recognize_image(options))
+
+
+def _up(options: argparse.Namespace) -> int:
+    from orchestrator.cli.local import run_until_interrupted
+
+    return asyncio.run(run_until_interrupted(options))
+
+
+def _serve(_: argparse.Namespace) -> int:
+    from orchestrator.__main__ import main as serve
+
+    return serve()
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from orchestrator.cli.local import print_checks
+
+    return print_checks()

@@ -1,0 +1,56 @@
+"""`touchline image FILE`: one picture through the gRPC API, as JSON on standard output."""
+
+import argparse
+
+import cv2
+from google.protobuf.json_format import MessageToJson
+from soccer.v1 import player_recognition_pb2 as pb
+
+from orchestrator.cli.annotate import Painter
+from orchestrator.cli.local import console, server_target
+from orchestrator.cli.recognize import UNTRAINED_BANNER
+from orchestrator.client import RecognitionClient
+from orchestrator.errors import InvalidRequestError
+from orchestrator.picture_decoding import decode_compressed
+from orchestrator.types import Encoding
+
+_SIGNATURES = {b"\xff\xd8\xff": Encoding.JPEG, b"\x89PNG": Encoding.PNG}
+
+
+async def recognize_image(options: argparse.Namespace) -> int:
+    """Recognise one picture and print what was found; return the exit code.
+
+    Raises:
+        InvalidRequestError: The file cannot be read, or is neither JPEG nor PNG.
+    """
+    try:
+        data = options.image.read_bytes()
+    except OSError as error:
+        raise InvalidRequestError(str(options.image), f"expected a file: {error}") from error
+    encoding = _encoding(data)
+    if encoding is None:
+        raise InvalidRequestError(str(options.image), "expected a JPEG or PNG file")
+    request = pb.RecognizeFrameRequest(
+        encoding=pb.FrameEncoding.Value(f"FRAME_ENCODING_{encoding.name}"),
+        data=data,
+        result_options=pb.ResultOptions(include_masks=options.output is not None),
+    )
+    async with server_target(options) as target, RecognitionClient(target) as client:
+        response = await client.recognize_frame(request)
+    untrained = any(model.untrained for model in response.models)
+    if untrained:
+        console.print(f"[bold white on red] {UNTRAINED_BANNER} [/]")
+    print(MessageToJson(response.recognition, preserving_proto_field_name=True))
+    if options.output is not None:
+        recognition = response.recognition
+        pixels = decode_compressed(
+            data, encoding, max_pixels=recognition.width_px * recognition.height_px
+        )
+        painter = Painter(recognition.width_px, recognition.height_px, title=options.image.stem)
+        drawn = painter.draw(pixels, recognition, banner=UNTRAINED_BANNER if untrained else None)
+        cv2.imwrite(str(options.output), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+    return 0
+
+
+def _encoding(data: bytes) -> Encoding | None:
+    return next((kind for magic, kind in _SIGNATURES.items() if data.startswith(magic)), None)

@@ -1,0 +1,66 @@
+"""The files that `touchline recognize` writes, besides the video."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from google.protobuf.json_format import MessageToDict, MessageToJson
+from soccer.v1 import player_recognition_pb2 as pb
+
+
+class ResultFiles:
+    """`results.jsonl`, `mot.txt` and `summary.json` in one directory.
+
+    `results.jsonl` has one response a line, as protobuf JSON with the proto's field names;
+    `mot.txt` is in MOTChallenge form, frames counted from 1.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self._results = (directory / "results.jsonl").open("w")
+        self._mot = (directory / "mot.txt").open("w")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._results.close()
+        self._mot.close()
+
+    def write(self, response: pb.RecognizeStreamResponse) -> None:
+        """Append one response."""
+        text = MessageToJson(
+            response,
+            preserving_proto_field_name=True,
+            always_print_fields_with_no_presence=True,
+            indent=None,
+        )
+        self._results.write(text + "\n")
+        if response.HasField("recognition"):
+            self._write_mot(response.recognition)
+
+    def write_summary(self, summary: pb.StreamSummary, facts: dict[str, Any]) -> None:
+        """Write the totals, with the client's own facts first."""
+        totals = MessageToDict(
+            summary,
+            preserving_proto_field_name=True,
+            always_print_fields_with_no_presence=True,
+        )
+        path = self._directory / "summary.json"
+        path.write_text(json.dumps({**facts, **totals}, indent=2) + "\n")
+
+    def _write_mot(self, recognition: pb.FrameRecognition) -> None:
+        for player in recognition.players:
+            box = player.box
+            self._mot.write(
+                f"{recognition.frame_index + 1},{player.track_id},{box.x_min:.2f},{box.y_min:.2f},"
+                f"{box.x_max - box.x_min:.2f},{box.y_max - box.y_min:.2f},"
+                f"{player.confidence:.4f},-1,-1,-1\n"
+            )

@@ -1,0 +1,124 @@
+"""First step of the walk: a client's bytes become frames of one size, upright, in order.
+
+Whatever the bytes are, every frame given comes back exactly once, as `Frame` or as `LostFrame`.
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+from orchestrator.errors import DecodeError
+from orchestrator.picture_decoding import check_size, decode_compressed, decode_raw
+from orchestrator.types import (
+    EncodedFrame,
+    Encoding,
+    Frame,
+    GapReason,
+    LostFrame,
+    Pixels,
+    StreamConfig,
+)
+from orchestrator.video_decoding import AccessUnitDecoder
+
+
+class FrameSource(Protocol):
+    """What the two kinds of stream, pictures and video, have in common."""
+
+    def decode(self, encoded: EncodedFrame) -> list[Frame | LostFrame]:
+        """Take one encoded frame and return those that are decided by now."""
+        ...
+
+    def flush(self) -> list[Frame | LostFrame]:
+        """Return all that is held back."""
+        ...
+
+    def close(self) -> None:
+        """Free what is held."""
+        ...
+
+
+class PictureDecoder:
+    """Decodes streams whose frames stand alone: JPEG, PNG and raw RGB."""
+
+    def __init__(self, config: StreamConfig, *, max_pixels: int) -> None:
+        self._config = config
+        self._max_pixels = max_pixels
+
+    def decode(self, encoded: EncodedFrame) -> list[Frame | LostFrame]:
+        """Decode one picture; the list has exactly one entry."""
+        try:
+            return [Frame(encoded.header, self._pixels(encoded.data))]
+        except DecodeError as error:
+            return [LostFrame(encoded.header, GapReason.DECODE_ERROR, str(error))]
+
+    def flush(self) -> list[Frame | LostFrame]:
+        """Return nothing: pictures are never held back."""
+        return []
+
+    def close(self) -> None:
+        """Do nothing: there is no codec."""
+
+    def _pixels(self, data: bytes) -> Pixels:
+        config = self._config
+        if config.encoding is not Encoding.RGB24:
+            return decode_compressed(data, config.encoding, max_pixels=self._max_pixels)
+        if config.width is None or config.height is None:
+            raise DecodeError("RGB24 needs the width and height of the stream's config")
+        check_size(config.width, config.height, max_pixels=self._max_pixels)
+        return decode_raw(data, config.width, config.height)
+
+
+class Decoder:
+    """Decodes one stream and holds it to one picture size; blocking and not thread-safe."""
+
+    def __init__(self, config: StreamConfig, source: FrameSource) -> None:
+        self._source = source
+        self._quarter_turns = config.rotation_degrees // 90
+        self._size = (
+            (config.width, config.height)
+            if config.width is not None and config.height is not None
+            else None
+        )
+
+    def decode(self, encoded: EncodedFrame) -> list[Frame | LostFrame]:
+        """Take one encoded frame and return what is decided by now, in presentation order.
+
+        Video may be held back, up to `video_decoding.MAX_HELD_FRAMES`; pictures never are.
+
+        Returns:
+            Frames whose pixels are contiguous and upright, and losses with reason `DECODE_ERROR`,
+            or `RESOLUTION_CHANGED` where the size before rotation is not that of the config, or
+            else of the first good frame.
+        """
+        return [self._finish(outcome) for outcome in self._source.decode(encoded)]
+
+    def flush(self) -> list[Frame | LostFrame]:
+        """Return all that is held back; call it once the client has sent its last frame."""
+        return [self._finish(outcome) for outcome in self._source.flush()]
+
+    def close(self) -> None:
+        """Free the codec; nothing may be called afterwards."""
+        self._source.close()
+
+    def _finish(self, outcome: Frame | LostFrame) -> Frame | LostFrame:
+        if isinstance(outcome, LostFrame):
+            return outcome
+        size = (outcome.width, outcome.height)
+        self._size = expected = self._size or size
+        if size != expected:
+            detail = f"expected {expected[0]}x{expected[1]}, got {size[0]}x{size[1]}"
+            return LostFrame(outcome.header, GapReason.RESOLUTION_CHANGED, detail)
+        upright = np.rot90(outcome.pixels, -self._quarter_turns)
+        return Frame(outcome.header, np.ascontiguousarray(upright))
+
+
+def open_decoder(config: StreamConfig, *, max_pixels: int) -> Decoder:
+    """Open the decoder of one stream.
+
+    Args:
+        config: The stream's validated config.
+        max_pixels: Largest picture, width x height; larger ones are lost before they cost memory.
+    """
+    if config.encoding.is_video:
+        return Decoder(config, AccessUnitDecoder(config.encoding, max_pixels=max_pixels))
+    return Decoder(config, PictureDecoder(config, max_pixels=max_pixels))

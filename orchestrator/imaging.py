@@ -1,0 +1,171 @@
+"""Geometry between a picture and the models' inputs; pure functions of arrays.
+
+Boxes are xyxy in pixels of the source frame, float32, shape `(n, 4)`, `max` exclusive.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.types import Boxes, Detections, Pixels
+
+_OWNERSHIP_MARGIN_PX = 8
+_DUPLICATE_IOU = 0.6
+
+
+def square_tiles(pixels: Pixels, columns: int, size: int) -> tuple[NDArray[np.uint8], Boxes]:
+    """Cut a picture into square inputs of a detector.
+
+    One column is the whole picture, squeezed. Several are squares of the picture's short side,
+    spread evenly over its long side so that they overlap; where they would leave gaps, they are
+    lengthened until they meet with an overlap of an eighth.
+
+    Args:
+        pixels: The picture.
+        columns: Number of tiles, 1 or more.
+        size: Side of each input in pixels.
+
+    Returns:
+        The inputs, uint8 `(columns, size, size, 3)`, and the part of the picture that each shows,
+        boxes `(columns, 4)`.
+    """
+    regions = _tile_regions(pixels.shape[1], pixels.shape[0], columns)
+    tiles = np.stack([_resize(pixels[y0:y1, x0:x1], size, size) for x0, y0, x1, y1 in regions])
+    return tiles, regions.astype(np.float32)
+
+
+def to_source(cxcywh: NDArray[np.float32], region: NDArray[np.float32]) -> Boxes:
+    """Map a tile's boxes to the source frame.
+
+    Args:
+        cxcywh: Centre and size as shares of the tile, float32 `(n, 4)`.
+        region: The tile's part of the picture, `(4,)`, from `square_tiles`.
+
+    Returns:
+        Boxes `(n, 4)`, not clipped.
+    """
+    origin, extent = region[:2], region[2:] - region[:2]
+    centre, half = cxcywh[:, :2] * extent + origin, cxcywh[:, 2:] * extent / 2
+    return np.asarray(np.concatenate((centre - half, centre + half), axis=1), np.float32)
+
+
+def merge_tiles(tiles: Sequence[Detections], regions: Boxes) -> Detections:
+    """Join the detections of overlapping tiles so that each thing is found once.
+
+    A tile keeps what has its centre on its side of the middle of an overlap, plus 8 pixels, so that
+    nobody is cut by a tile's edge or falls between two tiles. What two tiles still found both, same
+    label and IoU above 0.6, is kept where its confidence is higher.
+
+    Args:
+        tiles: Detections of each tile in source pixels.
+        regions: The tiles' parts of the picture, boxes `(len(tiles), 4)`.
+    """
+    owned = [part.where(_is_owned(part.xyxy, regions, i)) for i, part in enumerate(tiles)]
+    merged = Detections(
+        np.concatenate([part.xyxy for part in owned]),
+        np.concatenate([part.confidence for part in owned]),
+        tuple(label for part in owned for label in part.label),
+    )
+    tile = np.repeat(np.arange(len(owned)), [len(part) for part in owned])
+    return merged.where(_is_best(merged, tile))
+
+
+def crops(
+    pixels: Pixels, xyxy: Boxes, height: int, width: int, margin: float = 0.0
+) -> NDArray[np.uint8]:
+    """Cut boxes out of a picture and resize each to one size, without keeping its aspect.
+
+    Args:
+        pixels: The picture.
+        xyxy: Boxes that are sound (`is_sound`); parts outside the picture are cut off.
+        height: Height of a crop in pixels.
+        width: Width of a crop in pixels.
+        margin: What to add at each side, as a share of the box's width or height.
+
+    Returns:
+        Crops, uint8 `(n, height, width, 3)`.
+    """
+    extent = xyxy[:, 2:] - xyxy[:, :2]
+    grown = xyxy + margin * np.concatenate((-extent, extent), axis=1)
+    picture_height, picture_width = pixels.shape[:2]
+    low = np.floor(grown[:, :2]).astype(int).clip(0, (picture_width - 1, picture_height - 1))
+    high = np.ceil(grown[:, 2:]).astype(int).clip(low + 1, (picture_width, picture_height))
+    cut = np.empty((len(xyxy), height, width, 3), np.uint8)
+    for crop, (x0, y0), (x1, y1) in zip(cut, low, high, strict=True):
+        crop[:] = _resize(pixels[y0:y1, x0:x1], height, width)
+    return cut
+
+
+def iou(a: Boxes, b: Boxes) -> NDArray[np.float32]:
+    """Return the overlap (intersection over union) of each box of `a` with each of `b`.
+
+    Returns:
+        float32 `(len(a), len(b))` in `[0, 1]`; 0 where both are without area.
+    """
+    low = np.maximum(a[:, np.newaxis, :2], b[np.newaxis, :, :2])
+    high = np.minimum(a[:, np.newaxis, 2:], b[np.newaxis, :, 2:])
+    intersection = (high - low).clip(0).prod(axis=2)
+    union = _area(a)[:, np.newaxis] + _area(b)[np.newaxis] - intersection
+    shares = np.zeros(union.shape, np.float32)
+    return np.divide(intersection, union, out=shares, where=union > 0)
+
+
+def clip_boxes(xyxy: Boxes, width: int, height: int) -> Boxes:
+    """Cut off the parts of boxes outside a picture; returns a copy."""
+    return xyxy.clip(0, np.array((width, height, width, height), np.float32))
+
+
+def is_sound(xyxy: Boxes, width: int, height: int) -> NDArray[np.bool_]:
+    """Tell which boxes are finite and have an area inside the picture; bool `(n,)`."""
+    clipped = clip_boxes(xyxy, width, height)
+    has_area = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    return np.asarray(np.isfinite(xyxy).all(axis=1) & has_area)
+
+
+def _tile_regions(width: int, height: int, columns: int) -> NDArray[np.int64]:
+    if columns == 1:
+        return np.array([[0, 0, width, height]])
+    long, short = max(width, height), min(width, height)
+    # With an overlap of an eighth, n tiles of length s cover s * (7n + 1) / 8.
+    side = min(long, max(short, -(-8 * long // (7 * columns + 1))))
+    start = np.linspace(0, long - side, columns).round().astype(np.int64)
+    zero = np.zeros_like(start)
+    if width >= height:
+        return np.stack((start, zero, start + side, zero + short), axis=1)
+    return np.stack((zero, start, zero + short, start + side), axis=1)
+
+
+def _is_owned(xyxy: Boxes, regions: Boxes, tile: int) -> NDArray[np.bool_]:
+    axis = 0 if regions[0, 0] < regions[-1, 0] else 1
+    middles = (regions[:-1, axis + 2] + regions[1:, axis]) / 2
+    limits = np.concatenate(([-np.inf], middles, [np.inf]))
+    centre = (xyxy[:, axis] + xyxy[:, axis + 2]) / 2
+    is_past_low = centre >= limits[tile] - _OWNERSHIP_MARGIN_PX
+    return np.asarray(is_past_low & (centre <= limits[tile + 1] + _OWNERSHIP_MARGIN_PX))
+
+
+def _is_best(merged: Detections, tile: NDArray[np.int64]) -> NDArray[np.bool_]:
+    label = np.array(merged.label)
+    rivals = (
+        (iou(merged.xyxy, merged.xyxy) > _DUPLICATE_IOU)
+        & (tile[:, np.newaxis] != tile)
+        & (label[:, np.newaxis] == label)
+    )
+    keep = np.ones(len(merged), bool)
+    for row in np.argsort(-merged.confidence, kind="stable"):
+        if keep[row]:
+            keep &= ~rivals[row]
+    return keep
+
+
+def _area(xyxy: Boxes) -> NDArray[np.float32]:
+    return np.asarray((xyxy[:, 2:] - xyxy[:, :2]).clip(0).prod(axis=1))
+
+
+def _resize(pixels: Pixels, height: int, width: int) -> Pixels:
+    # Averaging areas keeps a small ball; when enlarging it would give blocks.
+    shrinks = pixels.shape[0] >= height and pixels.shape[1] >= width
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=method), np.uint8)

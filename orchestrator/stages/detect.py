@@ -1,0 +1,104 @@
+"""RF-DETR: one frame becomes people and ball candidates."""
+
+import asyncio
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from orchestrator.contracts import RFDETR_DETECTOR
+from orchestrator.errors import TensorContractError
+from orchestrator.imaging import clip_boxes, is_sound, merge_tiles, square_tiles, to_source
+from orchestrator.settings import DetectSettings
+from orchestrator.triton.client import TritonClient
+from orchestrator.triton.codec import LiveModel
+from orchestrator.types import Boxes, Detections, Frame
+
+
+class Detector:
+    """Finds people and the ball; holds no state of a stream.
+
+    What belongs to the weights comes from the model's config parameters: `labels` (comma list),
+    `thresholds` (least confidence of each label) and `tiles` (squares that a frame is cut into).
+
+    Raises:
+        TensorContractError: A parameter is missing or does not fit the others.
+    """
+
+    def __init__(self, triton: TritonClient, settings: DetectSettings) -> None:
+        model = triton.model(RFDETR_DETECTOR)
+        self._triton = triton
+        self._settings = settings
+        self._size = model.sizes["R"]
+        self._labels = _parameter(model, "labels")
+        self._thresholds = np.array(_parameter(model, "thresholds"), np.float32)
+        self._columns = int(_parameter(model, "tiles")[0])
+        if not model.sizes["L"] - 1 == len(self._labels) == len(self._thresholds):
+            raise TensorContractError(
+                model.contract.name,
+                f"parameters labels and thresholds: expected {model.sizes['L'] - 1} entries each, "
+                f"got {len(self._labels)} and {len(self._thresholds)}",
+            )
+
+    async def detect(self, frame: Frame) -> Detections:
+        """Find people and the ball in one frame.
+
+        Returns:
+            Detections in source-frame pixels, clipped to the frame, each above its label's
+            threshold. Boxes that are not finite or have no area are dropped.
+
+        Raises:
+            ModelError: The detector gave no usable answer.
+        """
+        tiles, regions = await asyncio.to_thread(
+            square_tiles, frame.pixels, self._columns, self._size
+        )
+        reply = await self._triton.infer(RFDETR_DETECTOR, {"image": tiles})
+        found = [
+            self._decode(boxes, logits, region)
+            for boxes, logits, region in zip(
+                reply["boxes"].astype(np.float32),
+                reply["logits"].astype(np.float32),
+                regions,
+                strict=True,
+            )
+        ]
+        return self._sound(merge_tiles(found, regions), frame)
+
+    def _decode(
+        self, boxes: NDArray[np.float32], logits: NDArray[np.float32], region: Boxes
+    ) -> Detections:
+        """Decode one tile.
+
+        Source: RF-DETR's post-processing (rfdetr/models/postprocess.py): sigmoid per label, the
+        background column dropped, no non-maximum suppression. There a query may yield several
+        labels; here only its best, since nobody is a player and a referee at once.
+        """
+        confidence = expit(logits[:, :-1])
+        label = confidence.argmax(axis=1)
+        best = confidence[np.arange(len(label)), label]
+        # A NaN confidence compares false and goes, too.
+        is_finite = np.isfinite(boxes).all(axis=1)
+        kept = np.flatnonzero(is_finite & (best >= self._thresholds[label]))
+        return Detections(
+            to_source(boxes[kept], region),
+            best[kept].astype(np.float32),
+            tuple(self._labels[label[row]] for row in kept),
+        )
+
+    def _sound(self, found: Detections, frame: Frame) -> Detections:
+        keep = is_sound(found.xyxy, frame.width, frame.height)
+        found = found.where(keep)
+        clipped = clip_boxes(found.xyxy, frame.width, frame.height)
+        sides = clipped[:, 2:] - clipped[:, :2]
+        large = (sides >= self._settings.min_box_px).all(axis=1)
+        return Detections(clipped, found.confidence, found.label).where(large)
+
+
+def _parameter(model: LiveModel, name: str) -> tuple[str, ...]:
+    try:
+        return tuple(part.strip() for part in model.parameters[name].split(","))
+    except KeyError as error:
+        raise TensorContractError(
+            model.contract.name, f"config parameter {name!r} is missing"
+        ) from error

@@ -1,0 +1,109 @@
+"""Everything gathered about one person, and what may be said of it."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.settings import NumberSettings
+from orchestrator.stages.teams import TeamBelief
+from orchestrator.types import Boxes, Identity, NumberReading, Role, Track
+
+_ROLES = tuple(Role)
+_LABEL_ROLES = {
+    "player": Role.PLAYER,
+    "goalkeeper": Role.GOALKEEPER,
+    "referee": Role.REFEREE,
+}
+_LEAST_VISIBLE = 0.5
+_NO_TEAM = TeamBelief(None, 0.0)
+_NOBODY = Identity()
+
+
+@dataclass(slots=True)
+class Person:
+    """One person of a stream: id, whereabouts, evidence and what was said last."""
+
+    track_id: int
+    object_id: int
+    first_frame: int
+    xyxy: Boxes
+    last_frame: int = -1
+    last_count: int = -1
+    """Number of the last frame in which the person was reported."""
+    frame_count: int = 0
+    is_lost: bool = False
+    embedding_sum: NDArray[np.float32] | None = None
+    embedding_count: int = 0
+    number_votes: NDArray[np.float32] = field(default_factory=lambda: np.zeros(100, np.float32))
+    role_votes: NDArray[np.float32] = field(default_factory=lambda: np.zeros(4, np.float32))
+    team: TeamBelief = _NO_TEAM
+    identity: Identity = _NOBODY
+
+    @property
+    def embedding(self) -> NDArray[np.float32] | None:
+        """Mean embedding, L2-normalised `(D,)`; None before the first."""
+        if self.embedding_sum is None:
+            return None
+        return self.embedding_sum / max(float(np.linalg.norm(self.embedding_sum)), 1e-12)
+
+    def see(self, track: Track, frame_index: int, frame_count: int) -> None:
+        """Take note of the person's place and detector label in a frame."""
+        self.object_id, self.is_lost = track.object_id, False
+        self.xyxy = track.xyxy
+        self.last_frame, self.last_count = frame_index, frame_count
+        self.frame_count += 1
+        role = _LABEL_ROLES.get(track.label or "")
+        if role is not None:
+            self.role_votes[_ROLES.index(role)] += track.confidence
+
+    def embed(self, embedding: NDArray[np.float32]) -> None:
+        """Add an embedding."""
+        before = 0.0 if self.embedding_sum is None else self.embedding_sum
+        self.embedding_sum = np.asarray(before + embedding, np.float32)
+        self.embedding_count += 1
+
+    def read(self, reading: NumberReading) -> None:
+        """Add a reading of number and role; an unreadable number does not count."""
+        if reading.visible >= _LEAST_VISIBLE:
+            self.number_votes += reading.visible * reading.numbers
+        self.role_votes += reading.roles
+
+    def absorb(self, other: "Person") -> None:
+        """Add the evidence of another track of the same person."""
+        if other.embedding_sum is not None:
+            before = 0.0 if self.embedding_sum is None else self.embedding_sum
+            self.embedding_sum = np.asarray(before + other.embedding_sum, np.float32)
+            self.embedding_count += other.embedding_count
+        self.number_votes += other.number_votes
+        self.role_votes += other.role_votes
+        self.frame_count += other.frame_count
+        self.xyxy, self.object_id = other.xyxy, other.object_id
+        self.last_frame, self.last_count = other.last_frame, other.last_count
+        self.is_lost, self.team = False, other.team
+
+    def number(
+        self, settings: NumberSettings, allowed: NDArray[np.bool_] | None
+    ) -> tuple[int | None, float]:
+        """Return the number that may be said, None while in doubt, and its share of the votes.
+
+        Args:
+            settings: When a number may be said.
+            allowed: Which numbers are on the team sheet, bool `(100,)`; None allows all.
+        """
+        votes = self.number_votes if allowed is None else self.number_votes * allowed
+        best = int(votes.argmax())
+        total = float(self.number_votes.sum())
+        if votes[best] < settings.min_votes:
+            return None, 0.0
+        share = float(votes[best]) / total
+        return (best, share) if share >= settings.min_confidence else (None, 0.0)
+
+    def role(self, settings: NumberSettings) -> tuple[Role | None, float]:
+        """Return the role that may be said, None while in doubt, and its mean probability."""
+        total = float(self.role_votes.sum())
+        if total < settings.role_min_readings:
+            return None, 0.0
+        best = int(self.role_votes.argmax())
+        share = float(self.role_votes[best]) / total
+        return (_ROLES[best], share) if share >= settings.role_min_confidence else (None, 0.0)

@@ -1,0 +1,62 @@
+"""SigLIP: a few crops of people a second become embeddings; kit descriptions, too."""
+
+import asyncio
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.contracts import SIGLIP_EMBEDDER, SIGLIP_TEXT
+from orchestrator.imaging import crops
+from orchestrator.settings import IdentifySettings
+from orchestrator.stages.cadence import Cadence
+from orchestrator.triton.client import TritonClient
+from orchestrator.types import Frame, Tracks
+
+Embedding = NDArray[np.float32]
+"""L2-normalised, float32, shape `(D,)`."""
+
+
+class Identifier:
+    """Embeds the people of one stream at a cadence."""
+
+    def __init__(
+        self, triton: TritonClient, settings: IdentifySettings, *, frame_rate: float
+    ) -> None:
+        self._triton = triton
+        self._size = triton.model(SIGLIP_EMBEDDER).sizes["S"]
+        self._cadence = Cadence(
+            interval_s=settings.interval_s,
+            frame_rate=frame_rate,
+            max_crops=settings.max_crops_per_frame,
+        )
+
+    async def embed(self, frame: Frame, tracks: Tracks, frame_count: int) -> dict[int, Embedding]:
+        """Embed the tracks that are due.
+
+        Returns:
+            Embedding by object id; empty if nobody is due.
+
+        Raises:
+            ModelError: The embedder gave no answer.
+        """
+        due = self._cadence.due(tracks.seen, frame_count)
+        if not due:
+            return {}
+        boxes = np.stack([track.xyxy for track in due])
+        pixels = await asyncio.to_thread(
+            crops, frame.pixels, boxes, height=self._size, width=self._size
+        )
+        reply = await self._triton.infer(SIGLIP_EMBEDDER, {"crops": pixels})
+        embeddings = reply["embedding"].astype(np.float32)
+        return {track.object_id: row for track, row in zip(due, embeddings, strict=True)}
+
+
+async def embed_texts(triton: TritonClient, texts: list[str]) -> list[Embedding]:
+    """Embed descriptions into the space of the crops.
+
+    Raises:
+        ModelError: The text model gave no answer.
+    """
+    batch = np.array([[text.encode()] for text in texts], np.object_)
+    reply = await triton.infer(SIGLIP_TEXT, {"text": batch})
+    return list(reply["embedding"].astype(np.float32))

@@ -1,0 +1,118 @@
+"""Two sides out of many embeddings: online clustering that keeps its names through the match.
+
+People are clustered by average linkage; the two largest clusters are the outfield kits, whatever
+lies apart (referees, goalkeepers) belongs to neither. Once named, a side keeps its name: later
+centres are matched with the earlier ones.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import fcluster, linkage
+
+from orchestrator.types import Team
+
+_LEAST_PEOPLE = 4
+_MOST_CLUSTERS = 6
+_OUTLIER_SPREADS = 4.0
+"""Who is farther from a centre than this many times its members' mean distance is outside."""
+_LEAST_SPREAD = 0.02
+
+Matrix = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class TeamBelief:
+    """Which side a person is on, None if unknown or neither; confidence in `[0, 1]`."""
+
+    team: Team | None
+    confidence: float
+
+
+class TeamClusters:
+    """The two sides of one stream.
+
+    Args:
+        kits: Embeddings of the kit descriptions of A and B, where both are known, `(2, D)`.
+        margin: How much nearer (cosine) one centre must be to name a side.
+    """
+
+    def __init__(self, *, margin: float, kits: Matrix | None = None) -> None:
+        self._margin = margin
+        self._kits = kits
+        self._centres: Matrix | None = None
+        self._spread = np.zeros(2, np.float32)
+
+    def fit(self, embeddings: Matrix) -> None:
+        """Find the sides anew from one mean embedding per person, `(n, D)`, L2-normalised."""
+        if len(embeddings) < _LEAST_PEOPLE:
+            return
+        labels = _cluster(embeddings)
+        sizes = np.bincount(labels)
+        if np.count_nonzero(sizes) < 2:
+            return
+        # Ties go to the cluster of the earliest person, so that the order of names is stable.
+        first = [int(np.argmax(labels == label)) for label in range(len(sizes))]
+        largest = sorted(range(len(sizes)), key=lambda label: (-sizes[label], first[label]))[:2]
+        largest.sort(key=lambda label: first[label])
+        members = [embeddings[labels == label] for label in largest]
+        centres = np.stack([_unit(rows.mean(axis=0)) for rows in members])
+        order = self._order(centres)
+        self._centres = centres[order]
+        distances = [1 - members[i] @ centres[i] for i in order]
+        self._spread = np.array([max(d.mean(), _LEAST_SPREAD) for d in distances], np.float32)
+
+    def belief(self, embedding: Matrix, previous: TeamBelief) -> TeamBelief:
+        """Say which side a person is on; in doubt the previous belief stands."""
+        if self._centres is None:
+            return previous
+        similarity = self._centres @ embedding
+        nearest = int(similarity.argmax())
+        if 1 - similarity[nearest] > _OUTLIER_SPREADS * self._spread[nearest]:
+            return TeamBelief(None, 0.0)
+        margin = float(similarity[nearest] - similarity[1 - nearest])
+        if margin < self._margin:
+            return previous
+        between = max(1 - float(self._centres[0] @ self._centres[1]), 1e-6)
+        return TeamBelief((Team.A, Team.B)[nearest], min(1.0, 0.5 + 0.5 * margin / between))
+
+    def _order(self, centres: Matrix) -> list[int]:
+        """Match new centres with the earlier ones, or with the kits, or take them as they come."""
+        reference = self._centres if self._centres is not None else self._kits
+        if reference is None:
+            return [0, 1]
+        agreement = reference @ centres.T
+        straight = agreement[0, 0] + agreement[1, 1]
+        return [0, 1] if straight >= agreement[0, 1] + agreement[1, 0] else [1, 0]
+
+
+def _cluster(embeddings: Matrix) -> NDArray[np.int64]:
+    """Cluster by average linkage; the number of clusters is the one with the best silhouette."""
+    distances = np.clip(1 - embeddings @ embeddings.T, 0, 2).astype(np.float64)
+    np.fill_diagonal(distances, 0)
+    condensed = distances[np.triu_indices(len(embeddings), 1)]
+    tree = linkage(condensed, "average")
+    best, best_score = np.zeros(len(embeddings), np.int64), -1.0
+    for count in range(2, min(_MOST_CLUSTERS, len(embeddings) - 1) + 1):
+        labels = fcluster(tree, count, "maxclust").astype(np.int64) - 1
+        score = _silhouette(distances, labels)
+        if score > best_score + 1e-9:
+            best, best_score = labels, score
+    return best
+
+
+def _silhouette(distances: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Mean silhouette over all people; one alone in a cluster counts 0 (Rousseeuw 1987)."""
+    members = [labels == label for label in range(labels.max() + 1)]
+    mean_to = np.stack([distances[:, m].sum(axis=1) for m in members], axis=1)
+    sizes = np.array([m.sum() for m in members])
+    own = labels[:, None] == np.arange(len(members))
+    within = mean_to[own] / np.maximum(sizes[labels] - 1, 1)
+    nearest = np.where(own, np.inf, mean_to / np.maximum(sizes, 1)).min(axis=1)
+    score = (nearest - within) / np.maximum(np.maximum(nearest, within), 1e-12)
+    return float(np.where(sizes[labels] > 1, score, 0.0).mean())
+
+
+def _unit(vector: Matrix) -> Matrix:
+    return vector / max(float(np.linalg.norm(vector)), 1e-12)

@@ -1,0 +1,299 @@
+"""SAM2: detections of frame after frame become tracks with masks.
+
+Each frame, detections are first matched with the motion of live tracks: what matches nobody is born
+and prompts SAM2 in the very call that follows everybody else. SAM2's masks then say who is where,
+and detections confirm them. Everything that SAM2 holds can be rebuilt from the boxes kept here: a
+lost sequence is started anew with them, and ids go on.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from orchestrator.contracts import SAM2_TRACKER
+from orchestrator.errors import ModelError
+from orchestrator.imaging import iou
+from orchestrator.settings import TrackSettings
+from orchestrator.triton.client import SequenceStep, TritonClient
+from orchestrator.types import Boxes, Detections, Frame, Mask, Track, Tracks, TrackState
+
+_VELOCITY_BLEND = 0.5
+_SUPPORT_SCORE = 0.5
+"""Least SAM2 score for a mask alone to vouch for a person."""
+_CORRECTION_PAUSE_FRAMES = 12
+_DUPLICATE_FRAMES = 5
+
+
+@dataclass(slots=True)
+class _Tracklet:
+    """The living state of one object."""
+
+    object_id: int
+    xyxy: Boxes
+    label: str
+    confidence: float
+    velocity: NDArray[np.float32] = field(default_factory=lambda: np.zeros(2, np.float32))
+    hits: int = 0
+    """Frames with a detection."""
+    misses: int = 0
+    """Frames since the last detection."""
+    support: float = 0.0
+    """SAM2's score in this frame, 0 without a mask."""
+    mask: Mask | None = None
+    needs_prompt: bool = True
+    """SAM2 does not know the object, or has lost it."""
+    prompted_frames_ago: int = 0
+
+    def predicted(self) -> Boxes:
+        return self.xyxy + np.tile(self.velocity, 2)
+
+    def move(self, xyxy: Boxes, *, elapsed: int) -> None:
+        """Take a new box, `elapsed` frames after the velocity was last measured."""
+        centre, before = (xyxy[:2] + xyxy[2:]) / 2, (self.xyxy[:2] + self.xyxy[2:]) / 2
+        measured = (centre - before) / elapsed
+        self.velocity += _VELOCITY_BLEND * (measured - self.velocity)
+        self.xyxy = xyxy
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """SAM2's answer for one object."""
+
+    xyxy: Boxes
+    score: float
+    mask: Mask
+
+
+class Tracker:
+    """Follows the people of one stream."""
+
+    def __init__(self, triton: TritonClient, settings: TrackSettings, *, frame_rate: float) -> None:
+        self._triton = triton
+        self._settings = settings
+        self._coast_frames = max(1, round(settings.coast_s * frame_rate))
+        self._tracklets: list[_Tracklet] = []
+        self._next_object_id = 1
+        self._forget: list[int] = []
+        self._sequence_id: int | None = None
+
+    async def track(self, frame: Frame, people: Detections) -> Tracks:
+        """Advance by one frame.
+
+        Args:
+            frame: The next frame of the stream.
+            people: Detections of that frame, without the ball.
+
+        Returns:
+            Tracks in source-frame pixels. Without SAM2 they rest on detections and motion alone.
+        """
+        known = {tracklet.object_id for tracklet in self._tracklets}
+        prompts = self._prompts(people)
+        is_degraded = False
+        try:
+            segments = await self._segment(frame, prompts)
+        except ModelError:
+            segments, is_degraded = {}, True
+            self._lose_sequence()
+        self._observe(people, segments)
+        ended = self._bury(frame)
+        return Tracks(tuple(self._seen(known)), ended, is_degraded)
+
+    async def close(self) -> None:
+        """End the SAM2 sequence; its slot is free afterwards. Errors are moot by then."""
+        if self._sequence_id is None:
+            return
+        step = SequenceStep(self._sequence_id, is_end=True)
+        self._sequence_id = None
+        try:
+            nobody = np.zeros((1, 1), np.int64)
+            await self._triton.infer(
+                SAM2_TRACKER, {"forget_object_ids": nobody}, step=step, timeout_s=2.0
+            )
+        except ModelError:
+            pass  # the slot's time-to-live frees it
+
+    def _prompts(self, people: Detections) -> dict[int, Boxes]:
+        """Give birth to unmatched detections; return the boxes that SAM2 must be told."""
+        predicted = _stack([tracklet.predicted() for tracklet in self._tracklets])
+        overlap = iou(people.xyxy, predicted)
+        matched = _assign(overlap, self._settings.match_iou)
+        prompts = {
+            self._tracklets[column].object_id: people.xyxy[row]
+            for row, column in matched
+            if self._tracklets[column].needs_prompt
+        }
+        taken = {row for row, _ in matched}
+        for row in range(len(people)):
+            is_apart = not overlap.shape[1] or (
+                overlap[row].max() < self._settings.birth_overlap_iou
+            )
+            if (
+                row not in taken
+                and is_apart
+                and people.confidence[row] >= self._settings.birth_confidence
+                and len(self._tracklets) < self._settings.max_objects
+            ):
+                born = self._bear(people, row)
+                prompts[born.object_id] = born.xyxy
+        for tracklet in self._tracklets:
+            tracklet.prompted_frames_ago += 1
+            if tracklet.object_id in prompts:
+                tracklet.prompted_frames_ago, tracklet.needs_prompt = 0, False
+        return prompts
+
+    def _bear(self, people: Detections, row: int) -> _Tracklet:
+        born = _Tracklet(
+            self._next_object_id,
+            people.xyxy[row].copy(),
+            people.label[row],
+            float(people.confidence[row]),
+        )
+        self._next_object_id += 1
+        self._tracklets.append(born)
+        return born
+
+    async def _segment(self, frame: Frame, prompts: dict[int, Boxes]) -> dict[int, _Segment]:
+        """Ask SAM2 where everybody is, telling it who joined and who left."""
+        if self._sequence_id is None and not prompts:
+            return {}
+        is_start = self._sequence_id is None
+        if self._sequence_id is None:
+            self._sequence_id = secrets.randbits(62) + 1
+        inputs: dict[str, NDArray[np.generic]] = {"frame": frame.pixels[None]}
+        if prompts:
+            inputs["prompt_object_ids"] = np.array([list(prompts)], np.int64)
+            inputs["prompt_boxes"] = np.stack(list(prompts.values()))[None].astype(np.float32)
+        if self._forget and not is_start:
+            inputs["forget_object_ids"] = np.array([self._forget], np.int64)
+        reply = await self._triton.infer(
+            SAM2_TRACKER, inputs, step=SequenceStep(self._sequence_id, is_start)
+        )
+        self._forget = []
+        return {
+            int(object_id): _Segment(
+                box, float(score), Mask(frame.height, frame.width, bytes(counts).decode())
+            )
+            for object_id, box, score, counts in zip(
+                *(reply[name][0] for name in ("object_ids", "boxes", "scores", "masks")),
+                strict=True,
+            )
+        }
+
+    def _lose_sequence(self) -> None:
+        """Forget the SAM2 sequence; the next call starts one and prompts everybody again."""
+        self._sequence_id = None
+        self._forget = []
+        for tracklet in self._tracklets:
+            tracklet.needs_prompt = True
+
+    def _observe(self, people: Detections, segments: dict[int, _Segment]) -> None:
+        """Settle every tracklet's box from its mask, its motion and the detections."""
+        for tracklet in self._tracklets:
+            segment = segments.get(tracklet.object_id)
+            has_mask = segment is not None and segment.xyxy[2] > segment.xyxy[0]
+            tracklet.support = segment.score if segment and has_mask else 0.0
+            tracklet.mask = segment.mask if segment and has_mask else None
+        affinity = iou(people.xyxy, _stack([t.predicted() for t in self._tracklets]))
+        for column, tracklet in enumerate(self._tracklets):
+            if tracklet.mask is not None:
+                masked = iou(people.xyxy, segments[tracklet.object_id].xyxy[None])[:, 0]
+                affinity[:, column] += tracklet.support * (masked - affinity[:, column])
+        matched = {column: row for row, column in _assign(affinity, self._settings.match_iou)}
+        for column, tracklet in enumerate(self._tracklets):
+            if column in matched:
+                self._confirm(tracklet, people, matched[column], segments)
+            else:
+                self._coast(tracklet, segments)
+
+    def _confirm(
+        self,
+        tracklet: _Tracklet,
+        people: Detections,
+        row: int,
+        segments: dict[int, _Segment],
+    ) -> None:
+        box = people.xyxy[row]
+        if tracklet.hits:
+            tracklet.move(box.copy(), elapsed=1)
+        tracklet.hits += 1
+        tracklet.misses = 0
+        tracklet.label = people.label[row]
+        tracklet.confidence = float(people.confidence[row])
+        if tracklet.prompted_frames_ago >= _CORRECTION_PAUSE_FRAMES and segments:
+            segment = segments.get(tracklet.object_id)
+            overlap = iou(box[None], segment.xyxy[None])[0, 0] if segment else 0.0
+            tracklet.needs_prompt |= bool(overlap < self._settings.correct_iou)
+
+    def _coast(self, tracklet: _Tracklet, segments: dict[int, _Segment]) -> None:
+        tracklet.misses += 1
+        if tracklet.support >= _SUPPORT_SCORE:
+            tracklet.move(segments[tracklet.object_id].xyxy.copy(), elapsed=1)
+            tracklet.confidence = tracklet.support
+        else:
+            tracklet.xyxy = tracklet.predicted()
+            tracklet.velocity *= 0.9
+
+    def _bury(self, frame: Frame) -> tuple[int, ...]:
+        """End tracklets that are lost, gone from the picture, or on somebody else."""
+        ended = {t.object_id for t in self._tracklets if self._is_lost(t, frame)}
+        ended |= self._duplicates()
+        self._tracklets = [t for t in self._tracklets if t.object_id not in ended]
+        self._forget.extend(sorted(ended))
+        return tuple(sorted(ended))
+
+    def _is_lost(self, tracklet: _Tracklet, frame: Frame) -> bool:
+        if not tracklet.misses:
+            return False
+        patience = self._coast_frames
+        if tracklet.hits < self._settings.confirm_frames:
+            patience = 1
+        x, y = (tracklet.xyxy[:2] + tracklet.xyxy[2:]) / 2
+        is_outside = not (0 <= x < frame.width and 0 <= y < frame.height)
+        return is_outside or tracklet.misses > patience
+
+    def _duplicates(self) -> set[int]:
+        boxes = _stack([tracklet.xyxy for tracklet in self._tracklets])
+        overlap = iou(boxes, boxes)
+        np.fill_diagonal(overlap, 0.0)
+        return {
+            tracklet.object_id
+            for tracklet, most in zip(self._tracklets, overlap.max(axis=1, initial=0), strict=True)
+            if tracklet.misses >= _DUPLICATE_FRAMES and most > self._settings.duplicate_iou
+        }
+
+    def _seen(self, known: set[int]) -> list[Track]:
+        return [
+            Track(
+                object_id=tracklet.object_id,
+                xyxy=tracklet.xyxy.copy(),
+                confidence=tracklet.confidence,
+                state=self._state(tracklet),
+                label=None if tracklet.misses else tracklet.label,
+                mask=tracklet.mask,
+                is_new=tracklet.object_id not in known,
+            )
+            for tracklet in self._tracklets
+            if not tracklet.misses or tracklet.support >= _SUPPORT_SCORE
+        ]
+
+    def _state(self, tracklet: _Tracklet) -> TrackState:
+        if tracklet.hits < self._settings.confirm_frames:
+            return TrackState.TENTATIVE
+        return TrackState.COASTING if tracklet.misses else TrackState.CONFIRMED
+
+
+def _stack(boxes: list[Boxes]) -> Boxes:
+    return np.stack(boxes) if boxes else np.zeros((0, 4), np.float32)
+
+
+def _assign(affinity: NDArray[np.float32], least: float) -> list[tuple[int, int]]:
+    """Return the best one-to-one (row, column) pairs whose affinity is at least `least`."""
+    rows, columns = linear_sum_assignment(affinity, maximize=True)
+    return [
+        (int(row), int(column))
+        for row, column in zip(rows, columns, strict=True)
+        if affinity[row, column] >= least
+    ]
