@@ -1,0 +1,178 @@
+"""Requests are judged field by field; results keep every value."""
+
+import numpy as np
+import pytest
+from soccer.v1 import player_recognition_pb2 as pb
+
+from orchestrator import convert
+from orchestrator.errors import InvalidRequestError
+from orchestrator.telemetry import StreamStats
+from orchestrator.types import (
+    Ball,
+    Degradation,
+    Encoding,
+    FrameHeader,
+    GapReason,
+    Identity,
+    IdentityUpdate,
+    LostFrame,
+    Mask,
+    Player,
+    Recognition,
+    Role,
+    StreamConfig,
+    Team,
+    Track,
+    TrackState,
+)
+
+
+def config(**fields) -> pb.StreamConfig:
+    return pb.StreamConfig(**{"encoding": pb.FRAME_ENCODING_JPEG, **fields})
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (pb.StreamConfig(), "config.encoding"),
+        (config(encoding=77), "config.encoding"),
+        (config(encoding=pb.FRAME_ENCODING_RGB24), "config.width_px"),
+        (config(width_px=640), "config.height_px"),
+        (config(width_px=8, height_px=640), "config.width_px"),
+        (config(width_px=640, height_px=9000), "config.height_px"),
+        (config(frame_rate=-1), "config.frame_rate"),
+        (config(frame_rate=float("nan")), "config.frame_rate"),
+        (config(frame_rate=241), "config.frame_rate"),
+        (config(rotation_degrees=45), "config.rotation_degrees"),
+        (config(delivery_mode=9), "config.delivery_mode"),
+        (
+            config(delivery_mode=pb.DELIVERY_MODE_LIVE, latency_budget={"seconds": 61}),
+            "config.latency_budget",
+        ),
+        (config(time_base=pb.Rational(numerator=1)), "config.time_base.denominator"),
+        (config(stream_name="x" * 129), "config.stream_name"),
+        (config(team_a=pb.TeamSheet(kit_description="x" * 257)), "config.team_a.kit_description"),
+        (
+            config(team_b=pb.TeamSheet(roster=[pb.RosterEntry(player_id="p", jersey_number=0)])),
+            "config.team_b.roster[0].jersey_number",
+        ),
+        (
+            config(team_a=pb.TeamSheet(roster=[pb.RosterEntry(jersey_number=9)])),
+            "config.team_a.roster[0].player_id",
+        ),
+        (
+            config(
+                team_a=pb.TeamSheet(
+                    roster=[pb.RosterEntry(player_id=i, jersey_number=9) for i in "ab"]
+                )
+            ),
+            "config.team_a.roster",
+        ),
+        (
+            config(
+                team_a=pb.TeamSheet(
+                    roster=[
+                        pb.RosterEntry(player_id="p", jersey_number=9, role=pb.ROLE_REFEREE)
+                    ]
+                )
+            ),
+            "config.team_a.roster[0].role",
+        ),
+    ],
+)
+def test_a_bad_config_is_refused_naming_the_field(message, field):
+    with pytest.raises(InvalidRequestError) as caught:
+        convert.to_stream_config(message)
+    assert caught.value.field == field
+    assert "expected" in str(caught.value)
+
+
+def test_a_minimal_config_gets_the_documented_defaults():
+    got = convert.to_stream_config(config())
+    assert got == StreamConfig("", Encoding.JPEG)
+    live = convert.to_stream_config(config(delivery_mode=pb.DELIVERY_MODE_LIVE))
+    assert (live.is_live, live.latency_budget_s) == (True, 2.0)
+
+
+def test_video_is_no_single_image():
+    request = pb.RecognizeFrameRequest(encoding=pb.FRAME_ENCODING_H264)
+    with pytest.raises(InvalidRequestError, match="encoding"):
+        convert.to_still_config(request)
+
+
+def recognition() -> Recognition:
+    track = Track(
+        9,
+        np.array([1, 2, 3, 4], np.float32),
+        0.5,
+        TrackState.COASTING,
+        None,
+        Mask(90, 160, "abc"),
+        False,
+    )
+    identity = Identity(Role.GOALKEEPER, 0.9, Team.B, 0.8, 31, 0.7, "keeper")
+    return Recognition(
+        FrameHeader(4, 0, "tc", (7, 8)),
+        160,
+        90,
+        (Player(2, track, identity),),
+        Ball(np.array([5, 6, 7, 8], np.float32), 0.25),
+        frozenset({Degradation.NUMBERS_UNAVAILABLE}),
+        {"total": 0.25},
+    )
+
+
+def test_a_recognition_keeps_every_value():
+    wanted = StreamConfig("s", Encoding.JPEG, wants_masks=True, wants_stage_timings=True)
+    message = convert.from_recognition(recognition(), wanted)
+    (player,) = message.players
+    assert (message.frame_index, message.pts, message.timecode) == (4, 0, "tc")
+    assert message.HasField("pts")
+    assert message.capture_time.ToNanoseconds() == 7_000_000_008
+    assert (message.width_px, message.height_px) == (160, 90)
+    assert (player.track_id, player.role, player.team) == (2, pb.ROLE_GOALKEEPER, pb.TEAM_B)
+    assert (player.jersey_number, player.player_id) == (31, "keeper")
+    assert player.state == pb.TRACK_STATE_COASTING
+    assert player.mask == pb.Mask(height=90, width=160, rle_counts="abc")
+    assert message.ball.box.x_max == 7
+    assert message.degradations == [pb.DEGRADATION_NUMBERS_UNAVAILABLE]
+    assert message.stage_timings.total.ToMilliseconds() == 250
+
+
+def test_masks_and_timings_are_left_out_unless_wanted():
+    message = convert.from_recognition(recognition(), StreamConfig("s", Encoding.JPEG))
+    assert not message.players[0].HasField("mask")
+    assert not message.HasField("stage_timings")
+
+
+def test_an_unread_number_is_absent_not_zero():
+    update = convert.from_identity_update(IdentityUpdate(3, 5, Identity(), ("role",), None))
+    assert not update.HasField("jersey_number")
+    assert (update.role, update.team) == (pb.ROLE_UNSPECIFIED, pb.TEAM_UNSPECIFIED)
+
+
+@pytest.mark.parametrize("reason", list(GapReason))
+def test_every_gap_reason_has_a_name_in_the_api(reason):
+    gap = convert.from_lost_frame(LostFrame(FrameHeader(6), reason, "why"))
+    assert (gap.first_frame_index, gap.last_frame_index, gap.detail) == (6, 6, "why")
+    assert pb.GapReason.Name(gap.reason) == f"GAP_REASON_{reason.name}"
+
+
+def test_extreme_capture_times_are_echoed():
+    frame = pb.Frame(frame_index=0)
+    frame.capture_time.seconds, frame.capture_time.nanos = 2**63 - 1, -5
+    header = convert.to_encoded_frame(frame).header
+    answer = Recognition(header, 16, 16, (), None)
+    message = convert.from_recognition(answer, StreamConfig("s", Encoding.JPEG))
+    assert message.capture_time == frame.capture_time
+
+
+def test_the_summary_adds_up():
+    stats = StreamStats(received=3, recognized=1)
+    stats.gaps[GapReason.DECODE_ERROR] += 2
+    stats.latencies["total"].add(0.1)
+    summary = convert.from_stats(stats, [], None)
+    assert summary.gaps[0].frame_count == 2
+    total = {s.stage: s.p50.ToTimedelta().total_seconds() for s in summary.stage_latencies}
+    assert total["total"] == pytest.approx(0.1, rel=0.05)
+    assert total["detect"] == 0

@@ -1,0 +1,196 @@
+"""The ledger abstains in doubt, revises aloud, and finds people again."""
+
+import numpy as np
+import pytest
+
+from orchestrator.settings import IdentifySettings, NumberSettings
+from orchestrator.stages.record import Ledger, Observations
+from orchestrator.types import (
+    Encoding,
+    FrameHeader,
+    NumberReading,
+    Role,
+    RosterEntry,
+    StreamConfig,
+    Team,
+    TeamSheet,
+    Track,
+    Tracks,
+    TrackState,
+)
+
+KIT = np.eye(6, dtype=np.float32)
+
+
+def track(object_id: int, x: float = 0.0, label: str | None = "person", is_new: bool = False):
+    box = np.array([x, 10, x + 20, 60], np.float32)
+    return Track(object_id, box, 0.9, TrackState.CONFIRMED, label, None, is_new)
+
+
+def reading(number: int, sure: float = 0.95, visible: float = 0.9, role: int = 0):
+    numbers = np.full(100, (1 - sure) / 99, np.float32)
+    numbers[number] = sure
+    roles = np.full(4, 0.02, np.float32)
+    roles[role] = 0.94
+    return NumberReading(visible, numbers, roles)
+
+
+class Match:
+    """Plays frames into a ledger."""
+
+    def __init__(self, **config):
+        self.ledger = Ledger(
+            StreamConfig("m", Encoding.JPEG, frame_rate=10, **config),
+            IdentifySettings(),
+            NumberSettings(),
+        )
+        self.count = 0
+
+    def frame(self, *tracks, ended=(), embeddings=None, readings=None):
+        players, updates = self.ledger.record(
+            FrameHeader(self.count),
+            self.count,
+            Tracks(tuple(tracks), tuple(ended)),
+            Observations(embeddings or {}, readings or {}),
+        )
+        self.count += 1
+        return {p.track_id: p.identity for p in players}, updates
+
+    def two_sides(self, frames: int = 6):
+        """Objects 1-3 wear kit 0, objects 4-6 kit 1."""
+        tracks = [track(i, 60.0 * i) for i in range(1, 7)]
+        kits = {i: KIT[0] if i <= 3 else KIT[1] for i in range(1, 7)}
+        seen = {}
+        for _ in range(frames):
+            seen, _ = self.frame(*tracks, embeddings=kits)
+        return seen, tracks, kits
+
+
+def test_a_number_is_said_only_after_enough_clear_readings():
+    match = Match()
+    said = []
+    for _ in range(4):
+        players, updates = match.frame(track(1), readings={1: reading(7)})
+        said.append(players[1].jersey_number)
+    assert said == [None, None, 7, 7]
+    assert players[1].jersey_number_confidence > 0.9
+
+
+def test_readings_that_contradict_each_other_say_nothing():
+    match = Match()
+    for turn in range(12):
+        players, _ = match.frame(track(1), readings={1: reading(7 if turn % 2 else 8)})
+    assert players[1].jersey_number is None
+
+
+def test_an_unreadable_number_does_not_count():
+    match = Match()
+    for _ in range(12):
+        players, _ = match.frame(track(1), readings={1: reading(7, visible=0.3)})
+    assert players[1].jersey_number is None
+
+
+def test_officials_get_no_number_and_no_team():
+    match = Match()
+    _, tracks, kits = match.two_sides()
+    referee = {1: reading(7, role=2)}
+    for _ in range(8):
+        players, _ = match.frame(*tracks, embeddings=kits, readings=referee)
+    assert (players[1].role, players[1].team, players[1].jersey_number) == (
+        Role.REFEREE,
+        None,
+        None,
+    )
+
+
+def test_every_change_is_announced_once():
+    match = Match()
+    updates = [match.frame(track(1), readings={1: reading(7)})[1] for _ in range(6)]
+    announced = [(u.frame_index, u.changed) for batch in updates for u in batch]
+    assert announced == [(2, ("jersey_number",)), (3, ("role",))]
+
+
+def test_sides_are_named_and_announced():
+    match = Match()
+    seen, _, _ = match.two_sides()
+    assert [seen[i].team for i in range(1, 7)] == [Team.A] * 3 + [Team.B] * 3
+
+
+def test_a_detector_that_knows_roles_is_believed():
+    match = Match()
+    for _ in range(6):
+        players, _ = match.frame(track(1, label="goalkeeper"))
+    assert players[1].role is Role.GOALKEEPER
+
+
+def test_the_team_sheet_rules_out_other_numbers_and_names_the_player():
+    roster = (RosterEntry("maria", 17, Role.PLAYER),)
+    match = Match(team_a=TeamSheet(roster=roster))
+    _, tracks, kits = match.two_sides()
+    for _ in range(6):
+        players, _ = match.frame(
+            *tracks, embeddings=kits, readings={1: reading(17), 2: reading(11)}
+        )
+    assert (players[1].jersey_number, players[1].player_id) == (17, "maria")
+    assert players[2].jersey_number is None
+
+
+def test_of_two_rivals_only_the_surer_carries_a_number():
+    match = Match()
+    _, tracks, kits = match.two_sides()
+    for _ in range(6):
+        players, _ = match.frame(
+            *tracks, embeddings=kits, readings={1: reading(9, 0.8), 2: reading(9, 0.97)}
+        )
+    assert (players[1].jersey_number, players[2].jersey_number) == (None, 9)
+
+
+def test_a_lost_person_who_returns_nearby_and_alike_keeps_the_id():
+    match = Match()
+    match.frame(track(1, 100), embeddings={1: KIT[0]})
+    match.frame(ended=(1,))
+    players, _ = match.frame(track(2, 110, is_new=True), embeddings={2: KIT[0]})
+    assert list(players) == [1]
+
+
+@pytest.mark.parametrize(("x", "kit"), [(110, 1), (900, 0)])
+def test_somebody_else_or_too_far_away_gets_a_new_id(x, kit):
+    match = Match()
+    match.frame(track(1, 100), embeddings={1: KIT[0]})
+    match.frame(ended=(1,))
+    players, _ = match.frame(track(2, x, is_new=True), embeddings={2: KIT[kit]})
+    assert list(players) == [2]
+
+
+def test_a_person_in_sight_is_never_taken_for_a_returned_one():
+    match = Match()
+    match.frame(track(1, 100), embeddings={1: KIT[0]})
+    players, _ = match.frame(track(1, 100), track(2, 110, is_new=True), embeddings={2: KIT[0]})
+    assert list(players) == [1, 2]
+
+
+def test_a_number_rejoins_two_tracks_of_one_person_aloud():
+    match = Match()
+    _, tracks, kits = match.two_sides()
+    for _ in range(4):
+        match.frame(*tracks, embeddings=kits, readings={3: reading(10)})
+    rest = [t for t in tracks if t.object_id != 3]
+    match.frame(*rest, ended=(3,), embeddings=kits)
+    far = track(7, 900, is_new=True)
+    merged = []
+    for _ in range(8):
+        players, updates = match.frame(
+            *rest, far, embeddings={7: KIT[0]}, readings={7: reading(10)}
+        )
+        merged += [(u.track_id, u.merged_into_track_id) for u in updates if u.merged_into_track_id]
+    assert merged == [(7, 3)]
+    assert 3 in players
+    assert 7 not in players
+    assert players[3].jersey_number == 10
+
+
+def test_people_are_forgotten_before_memory_grows_without_bound():
+    match = Match()
+    for object_id in range(1, 700):
+        match.frame(track(object_id), ended=(object_id - 1,))
+    assert len(match.ledger.people) <= 512

@@ -1,0 +1,80 @@
+"""Sides are found among outsiders, and keep their names."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.stages.teams import TeamBelief, TeamClusters
+from orchestrator.types import Team
+
+UNKNOWN = TeamBelief(None, 0.0)
+
+
+def unit(rows):
+    rows = np.asarray(rows, np.float32)
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def squad(direction: int, count: int, rng: np.random.Generator, noise: float = 0.1):
+    centre = np.eye(8, dtype=np.float32)[direction]
+    return unit(centre + noise * rng.normal(size=(count, 8)).astype(np.float32))
+
+
+def teams_of(clusters: TeamClusters, rows):
+    return [clusters.belief(row, UNKNOWN).team for row in rows]
+
+
+def test_two_kits_are_told_apart_from_officials():
+    rng = np.random.default_rng(0)
+    a, b, officials = squad(0, 10, rng), squad(1, 9, rng), squad(2, 3, rng)
+    clusters = TeamClusters(margin=0.1)
+    clusters.fit(np.concatenate([a, officials, b]))
+    assert teams_of(clusters, a) == [Team.A] * 10
+    assert teams_of(clusters, b) == [Team.B] * 9
+    assert teams_of(clusters, officials) == [None] * 3
+
+
+def test_nothing_is_said_before_there_are_enough_people():
+    clusters = TeamClusters(margin=0.1)
+    clusters.fit(squad(0, 3, np.random.default_rng(0)))
+    assert teams_of(clusters, squad(0, 3, np.random.default_rng(0))) == [None] * 3
+
+
+def test_kit_descriptions_decide_which_side_is_which():
+    rng = np.random.default_rng(1)
+    a, b = squad(0, 6, rng), squad(1, 6, rng)
+    clusters = TeamClusters(margin=0.1, kits=np.stack([b[0], a[0]]))
+    clusters.fit(np.concatenate([a, b]))
+    assert teams_of(clusters, a) == [Team.B] * 6
+
+
+def test_in_doubt_the_previous_belief_stands():
+    rng = np.random.default_rng(2)
+    a, b = squad(0, 6, rng), squad(1, 6, rng)
+    clusters = TeamClusters(margin=1.5)  # more than any two kits differ
+    clusters.fit(np.concatenate([a, b]))
+    previous = TeamBelief(Team.B, 0.9)
+    assert clusters.belief(a[0], previous) is previous
+
+
+def test_whoever_lies_between_the_kits_is_on_neither_side():
+    rng = np.random.default_rng(2)
+    clusters = TeamClusters(margin=0.1)
+    clusters.fit(np.concatenate([squad(0, 6, rng), squad(1, 6, rng)]))
+    between = unit([1, 1, 0, 0, 0, 0, 0, 0])
+    assert clusters.belief(between, TeamBelief(Team.B, 0.9)).team is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**16), st.integers(2, 11), st.integers(2, 11), st.integers(0, 3))
+def test_names_survive_every_later_fit_in_any_order(seed, n_a, n_b, n_others):
+    rng = np.random.default_rng(seed)
+    a, b, others = squad(0, n_a, rng), squad(1, n_b, rng), squad(2, n_others, rng)
+    clusters = TeamClusters(margin=0.1)
+    clusters.fit(np.concatenate([a, b]))
+    named = teams_of(clusters, a), teams_of(clusters, b)
+    assert named == ([Team.A] * n_a, [Team.B] * n_b)
+    if n_others < min(n_a, n_b):
+        rows = np.concatenate([a, b, others])
+        clusters.fit(rng.permutation(rows))
+        assert (teams_of(clusters, a), teams_of(clusters, b)) == named

@@ -1,0 +1,195 @@
+"""The tracker's rules, with SAM2 played by a script."""
+
+import numpy as np
+
+from orchestrator.contracts import SAM2_TRACKER
+from orchestrator.errors import ModelUnavailableError, SequenceLostError
+from orchestrator.settings import TrackSettings
+from orchestrator.stages.track import Tracker
+from orchestrator.types import Detections, Frame, FrameHeader, TrackState
+from tests.unit.scripted_triton import ScriptedTriton
+
+NOBODY = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), ())
+
+
+def frame(index: int = 0) -> Frame:
+    return Frame(FrameHeader(index), np.zeros((100, 200, 3), np.uint8))
+
+
+def people(*boxes: tuple[float, ...], confidence: float = 0.9) -> Detections:
+    n = len(boxes)
+    return Detections(
+        np.array(boxes, np.float32).reshape(n, 4),
+        np.full(n, confidence, np.float32),
+        ("person",) * n,
+    )
+
+
+def tracker(triton: ScriptedTriton, **settings: float) -> Tracker:
+    return Tracker(triton, TrackSettings(**settings), frame_rate=10)  # type: ignore[arg-type]
+
+
+LEFT, RIGHT = (10, 10, 30, 60), (120, 10, 140, 60)
+
+
+async def test_a_new_detection_prompts_sam2_in_the_same_call():
+    triton = ScriptedTriton()
+    subject = tracker(triton)
+    await subject.track(frame(), people(LEFT))
+    tracks = await subject.track(frame(1), people(LEFT, RIGHT))
+    (first, start), (second, step) = triton.seen("sam2_tracker")
+    assert start.is_start
+    assert not step.is_start
+    assert first["prompt_object_ids"].tolist() == [[1]]
+    assert second["prompt_object_ids"].tolist() == [[2]]
+    assert second["prompt_boxes"].tolist() == [[list(RIGHT)]]
+    assert [(t.object_id, t.is_new) for t in tracks.seen] == [(1, False), (2, True)]
+
+
+async def test_no_call_is_made_before_anybody_is_seen():
+    triton = ScriptedTriton()
+    tracks = await tracker(triton).track(frame(), NOBODY)
+    assert tracks.seen == ()
+    assert triton.calls == []
+
+
+async def test_a_track_is_tentative_until_it_was_detected_often_enough():
+    subject = tracker(ScriptedTriton(), confirm_frames=3)
+    states = [(await subject.track(frame(i), people(LEFT))).seen[0].state for i in range(4)]
+    assert states == [TrackState.TENTATIVE] * 2 + [TrackState.CONFIRMED] * 2
+
+
+async def test_a_weak_detection_starts_no_track():
+    tracks = await tracker(ScriptedTriton()).track(frame(), people(LEFT, confidence=0.45))
+    assert tracks.seen == ()
+
+
+async def test_a_second_box_on_the_same_person_starts_no_track():
+    subject = tracker(ScriptedTriton())
+    await subject.track(frame(), people(LEFT))
+    tracks = await subject.track(frame(1), people(LEFT, (12, 10, 31, 58)))
+    assert [t.object_id for t in tracks.seen] == [1]
+
+
+async def test_masks_carry_ids_through_a_crossing():
+    def walk(object_id, age, box):
+        step = 5 if object_id == 1 else -5
+        return box + np.array([step, 0, step, 0], np.float32) * age, 0.95
+
+    subject = tracker(ScriptedTriton(move=walk))
+    for age in range(20):
+        one, two = 10 + 5 * age, 105 - 5 * age
+        boxes = [(one, 10, one + 20, 60), (two, 10, two + 20, 60)]
+        hidden = abs(one - two) < 8  # behind each other: one detection for both
+        found = people(*(boxes[:1] if hidden else boxes[:: 1 if age % 3 == 0 else -1]))
+        tracks = await subject.track(frame(age), found)
+    assert {t.object_id: float(t.xyxy[0]) for t in tracks.seen} == {1: 105.0, 2: 10.0}
+
+
+async def test_an_undetected_person_coasts_on_its_mask():
+    subject = tracker(ScriptedTriton())
+    for index in range(3):
+        await subject.track(frame(index), people(LEFT))
+    (track,) = (await subject.track(frame(3), NOBODY)).seen
+    assert track.state is TrackState.COASTING
+    assert track.label is None
+    assert np.allclose(track.xyxy, LEFT)
+
+
+async def test_without_mask_and_detection_a_person_is_not_reported_and_ends_in_time():
+    triton = ScriptedTriton(move=lambda i, age, box: (box * 0, 0.0))
+    subject = tracker(triton, coast_s=0.5)
+    for index in range(3):
+        await subject.track(frame(index), people(LEFT))
+    ended = []
+    for index in range(3, 10):
+        tracks = await subject.track(frame(index), NOBODY)
+        assert tracks.seen == ()
+        ended.append(tracks.ended)
+    assert ended == [()] * 5 + [(1,), ()]
+    assert triton.seen("sam2_tracker")[-1][0]["forget_object_ids"].tolist() == [[1]]
+
+
+async def test_whoever_leaves_the_picture_ends():
+    def walk(object_id, age, box):
+        return box - np.array([12, 0, 12, 0], np.float32) * age, 0.9
+
+    subject = tracker(ScriptedTriton(move=walk))
+    for index in range(3):
+        x = 24 - 12 * index
+        await subject.track(frame(index), people((x - 14, 10, x + 6, 60)))
+    ended = [i for index in range(3, 6) for i in (await subject.track(frame(index), NOBODY)).ended]
+    assert ended == [1]
+
+
+async def test_a_lost_sequence_is_started_anew_and_ids_go_on():
+    triton = ScriptedTriton(
+        faults={"sam2_tracker": [None, SequenceLostError("sam2_tracker", "gone"), None]}
+    )
+    subject = tracker(triton)
+    await subject.track(frame(), people(LEFT, RIGHT))
+    lost = await subject.track(frame(1), people(LEFT, RIGHT))
+    back = await subject.track(frame(2), people(LEFT, RIGHT))
+    assert lost.is_degraded
+    assert not back.is_degraded
+    assert [t.object_id for t in back.seen] == [1, 2]
+    inputs, step = triton.seen("sam2_tracker")[-1]
+    assert step.is_start
+    assert step.sequence_id != triton.seen("sam2_tracker")[0][1].sequence_id
+    assert inputs["prompt_object_ids"].tolist() == [[1, 2]]
+
+
+async def test_without_sam2_tracks_live_on_detections():
+    down = ModelUnavailableError("sam2_tracker", "down")
+    subject = tracker(ScriptedTriton(faults={"sam2_tracker": [down] * 5}))
+    for index in range(5):
+        box = (10 + 2 * index, 10, 30 + 2 * index, 60)
+        tracks = await subject.track(frame(index), people(box))
+        assert tracks.is_degraded
+        assert [t.object_id for t in tracks.seen] == [1]
+        assert tracks.seen[0].mask is None
+
+
+async def test_a_mask_that_left_its_person_is_corrected_by_a_prompt():
+    drifted = np.array([150, 60, 180, 95], np.float32)
+    triton = ScriptedTriton(move=lambda i, age, box: (box, 0.9) if age < 2 else (drifted, 0.2))
+    subject = tracker(triton)
+    for index in range(16):
+        await subject.track(frame(index), people(LEFT))
+    prompts = [
+        index
+        for index, (inputs, _) in enumerate(triton.seen("sam2_tracker"))
+        if "prompt_object_ids" in inputs
+    ]
+    assert prompts == [0, 13]
+
+
+async def test_two_tracks_on_one_person_become_one():
+    def merge(object_id, age, box):
+        return (box, 0.9) if object_id == 1 or age < 3 else (np.array(LEFT, np.float32), 0.9)
+
+    subject = tracker(ScriptedTriton(move=merge))
+    for index in range(3):
+        await subject.track(frame(index), people(LEFT, (60, 10, 80, 60)))
+    ended = [
+        i for index in range(3, 12) for i in (await subject.track(frame(index), people(LEFT))).ended
+    ]
+    assert ended == [2]
+
+
+async def test_closing_ends_the_sequence_once():
+    triton = ScriptedTriton()
+    subject = tracker(triton)
+    await subject.track(frame(), people(LEFT))
+    await subject.close()
+    await subject.close()
+    ends = [step for name, _, step in triton.calls if name == SAM2_TRACKER.name and step.is_end]
+    assert len(ends) == 1
+
+
+async def test_two_trackers_do_not_share_ids():
+    triton = ScriptedTriton()
+    one, two = tracker(triton), tracker(triton)
+    await one.track(frame(), people(LEFT, RIGHT))
+    tracks = await two.track(frame(), people(LEFT))
+    assert [t.object_id for t in tracks.seen] == [1]

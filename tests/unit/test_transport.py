@@ -1,0 +1,55 @@
+"""Shared memory is reused, bounded, and never left behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from orchestrator.triton.transport import SharedMemoryPool
+
+SHM = Path("/dev/shm")
+
+
+def mine() -> set[str]:
+    return {path.name for path in SHM.glob(f"touchline-frames-{os.getpid()}-*")}
+
+
+def test_regions_are_reused():
+    pool = SharedMemoryPool(1 << 20)
+    first = pool.acquire(100_000)
+    assert first is not None
+    assert first.byte_size == 1 << 17
+    pool.release(first)
+    assert pool.acquire(70_000) is first
+    pool.close()
+
+
+def test_what_is_written_is_seen_through_the_file():
+    pool = SharedMemoryPool(1 << 20)
+    region = pool.acquire(1 << 16)
+    assert region is not None
+    region.buffer[:5] = list(b"frame")
+    assert (SHM / region.name).read_bytes()[:5] == b"frame"
+    pool.close()
+
+
+def test_the_bound_holds_and_closing_removes_everything():
+    pool = SharedMemoryPool(300_000)
+    regions = [pool.acquire(1 << 17) for _ in range(4)]
+    assert [region is not None for region in regions] == [True, True, False, False]
+    assert len(mine()) == 2
+    pool.close()
+    assert mine() == set()
+
+
+def test_regions_of_a_killed_process_are_swept():
+    script = (
+        "import os, signal; from orchestrator.triton.transport import SharedMemoryPool\n"
+        "SharedMemoryPool(1 << 20).acquire(1); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    process = subprocess.run([sys.executable, "-c", script], check=False)
+    assert process.returncode == -9
+    left = [p for p in SHM.glob("touchline-frames-*") if not p.name.split("-")[2] == str(os.getpid())]
+    SharedMemoryPool(1 << 20).close()
+    assert left
+    assert not any(path.exists() for path in left if not Path("/proc", path.name.split("-")[2]).exists())
