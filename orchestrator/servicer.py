@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -85,9 +85,7 @@ class PlayerRecognitionServicer(pb_grpc.PlayerRecognitionServiceServicer):
         if first is None or first.WhichOneof("request") != "config":
             raise InvalidRequestError("config", "expected in the first message of the stream")
         config = convert.to_stream_config(first.config)
-        self._admit()
-        self._open_streams += 1
-        try:
+        with self._place():
             session = await StreamSession.open(config, self._triton, self._settings)
             replies = _Replies(context, session, config)
             log.info("stream %s %r started", stream_id, config.stream_name)
@@ -100,15 +98,20 @@ class PlayerRecognitionServicer(pb_grpc.PlayerRecognitionServiceServicer):
                 log.info("stream %s ended: %s", stream_id, session.stats.gaps)
             time_base = first.config.time_base if first.config.HasField("time_base") else None
             await replies.finish(time_base)
-        finally:
-            self._open_streams -= 1
 
-    def _admit(self) -> None:
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Take one of the server's places for as long as the context is open."""
         most = self._settings.server.max_streams
         if self._draining.is_set():
             raise ModelUnavailableError("orchestrator", "the server is stopping; connect again")
         if self._open_streams >= most:
-            raise OverloadedError(f"all {most} streams of this server are taken")
+            raise OverloadedError(f"all {most} places of this server are taken")
+        self._open_streams += 1
+        try:
+            yield
+        finally:
+            self._open_streams -= 1
 
     async def _run(
         self,
@@ -135,19 +138,8 @@ class PlayerRecognitionServicer(pb_grpc.PlayerRecognitionServiceServicer):
         limit = self._settings.server.max_frame_bytes
         if len(request.data) > limit:
             raise InvalidRequestError("data", f"expected at most {limit} bytes")
-        self._admit()
-        settings = self._settings.model_copy(update={"number": _STILL_NUMBERS})
-        session = await StreamSession.open(config, self._triton, settings)
-        outcomes: list[Outcome] = []
-
-        async def keep(outcome: Outcome) -> None:
-            outcomes.append(outcome)
-
-        try:
-            await session.run(_only(EncodedFrame(FrameHeader(0), request.data)), keep)
-        finally:
-            await asyncio.shield(session.close())
-        answer = outcomes[0]
+        with self._place():
+            answer = await self._answer_to(EncodedFrame(FrameHeader(0), request.data), config)
         if isinstance(answer, LostFrame):
             _raise_lost(answer)
         assert isinstance(answer, Recognition)
@@ -156,6 +148,21 @@ class PlayerRecognitionServicer(pb_grpc.PlayerRecognitionServiceServicer):
             models=convert.from_models(self._triton.models),
         )
 
+    async def _answer_to(self, frame: EncodedFrame, config: StreamConfig) -> Outcome:
+        """Run a stream of a single frame."""
+        settings = self._settings.model_copy(update={"number": _STILL_NUMBERS})
+        session = await StreamSession.open(config, self._triton, settings)
+        outcomes: list[Outcome] = []
+
+        async def keep(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+
+        try:
+            await session.run(_only(frame), keep)
+        finally:
+            await asyncio.shield(session.close())
+        return outcomes[0]
+
 
 class _Replies:
     """The response side of one stream; writes never overlap."""
@@ -163,7 +170,7 @@ class _Replies:
     def __init__(self, context: Stream, session: StreamSession, config: StreamConfig) -> None:
         self._context = context
         self._session = session
-        self._config = replace(config)
+        self._config = config
         self._writing = asyncio.Lock()
         self._ungranted = 0
 

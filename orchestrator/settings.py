@@ -21,7 +21,7 @@ class ServerSettings(_Group):
     port: int = Field(default=50051, ge=0, le=65535)
     """TCP port; 0 takes a free one."""
     max_streams: int = Field(default=16, ge=1)
-    """Streams served at once; a further one is refused with RESOURCE_EXHAUSTED."""
+    """Streams and single images served at once; a further one gets RESOURCE_EXHAUSTED."""
     max_frame_bytes: int = Field(default=32 << 20, ge=1 << 10)
     """Largest `Frame.data`; a larger frame becomes a gap. gRPC ends calls with messages over four
     times that."""

@@ -74,7 +74,9 @@ def test_a_changed_dim_is_noticed():
 
 def test_committed_stubs_are_fresh(tmp_path):
     command = [sys.executable, "-m", "grpc_tools.protoc", "-Iprotos"]
-    command += [f"--{kind}_out={tmp_path}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
+    command += [
+        f"--{kind}_out={tmp_path}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")
+    ]
     plugins = Path(sys.executable).parent
     subprocess.run(
         [*command, "soccer/v1/player_recognition.proto"],

@@ -35,7 +35,7 @@ class ScriptedTriton:
     """Answers like the five models would.
 
     Attributes:
-        scene: Detector output by call: rows of (cx, cy, w, h, label column, logit), shares of the frame.
+        scene: Detector output by call: rows of (cx, cy, w, h, label column, logit), as shares.
         move: SAM2's view: from (object id, frames since prompt, prompted box) to (box, score).
         faults: Errors to raise, by model name; taken one by one.
         calls: Every request seen: (model name, inputs, sequence step).
@@ -108,7 +108,9 @@ class ScriptedTriton:
         count = len(answers)
         return {
             "object_ids": np.array([list(answers)], np.int64).reshape(1, count),
-            "boxes": np.array([[box for box, _ in answers.values()]], np.float32).reshape(1, count, 4),
+            "boxes": np.array([[box for box, _ in answers.values()]], np.float32).reshape(
+                1, count, 4
+            ),
             "scores": np.array([[score for _, score in answers.values()]], np.float32),
             "masks": np.array([[b"RLE"] * count], np.object_).reshape(1, count),
         }

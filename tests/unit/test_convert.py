@@ -71,9 +71,7 @@ def config(**fields) -> pb.StreamConfig:
         (
             config(
                 team_a=pb.TeamSheet(
-                    roster=[
-                        pb.RosterEntry(player_id="p", jersey_number=9, role=pb.ROLE_REFEREE)
-                    ]
+                    roster=[pb.RosterEntry(player_id="p", jersey_number=9, role=pb.ROLE_REFEREE)]
                 )
             ),
             "config.team_a.roster[0].role",

@@ -11,7 +11,9 @@ from orchestrator.stages.number import number_probabilities
 LOGITS = st.floats(-30, 30, width=32)
 
 
-@pytest.mark.parametrize(("tens", "units", "number"), [(10, 7, 7), (0, 7, 7), (1, 0, 10), (9, 9, 99)])
+@pytest.mark.parametrize(
+    ("tens", "units", "number"), [(10, 7, 7), (0, 7, 7), (1, 0, 10), (9, 9, 99)]
+)
 def test_clear_digits_give_their_number(tens, units, number):
     t, u = np.zeros(11, np.float32), np.zeros(10, np.float32)
     t[tens], u[units] = 12, 12

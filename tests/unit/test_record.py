@@ -70,7 +70,7 @@ def test_a_number_is_said_only_after_enough_clear_readings():
     match = Match()
     said = []
     for _ in range(4):
-        players, updates = match.frame(track(1), readings={1: reading(7)})
+        players, _updates = match.frame(track(1), readings={1: reading(7)})
         said.append(players[1].jersey_number)
     assert said == [None, None, 7, 7]
     assert players[1].jersey_number_confidence > 0.9

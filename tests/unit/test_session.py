@@ -223,9 +223,7 @@ async def test_a_live_client_beyond_its_credits_loses_the_surplus_declared():
         await gate.wait()
 
     config = StreamConfig("live", Encoding.JPEG, is_live=True, latency_budget_s=60)
-    playing = asyncio.create_task(
-        play([encoded(i) for i in range(40)], config=config, emit=wait)
-    )
+    playing = asyncio.create_task(play([encoded(i) for i in range(40)], config=config, emit=wait))
     await asyncio.sleep(0.3)
     gate.set()
     outcomes, session = await playing

@@ -49,7 +49,9 @@ def test_regions_of_a_killed_process_are_swept():
     )
     process = subprocess.run([sys.executable, "-c", script], check=False)
     assert process.returncode == -9
-    left = [p for p in SHM.glob("touchline-frames-*") if not p.name.split("-")[2] == str(os.getpid())]
+    left = [p for p in SHM.glob("touchline-frames-*") if p.name.split("-")[2] != str(os.getpid())]
     SharedMemoryPool(1 << 20).close()
     assert left
-    assert not any(path.exists() for path in left if not Path("/proc", path.name.split("-")[2]).exists())
+    assert not any(
+        path.exists() for path in left if not Path("/proc", path.name.split("-")[2]).exists()
+    )

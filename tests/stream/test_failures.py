@@ -1,0 +1,128 @@
+"""Parts of the real cluster fail under a running stream; every frame stays accounted for."""
+
+import asyncio
+import os
+import signal
+
+import numpy as np
+import pytest
+from soccer.v1 import player_recognition_pb2 as pb
+from tritonclient.grpc.aio import InferenceServerClient
+
+from deploy.local.cluster import LocalCluster
+from deploy.local.orchestrator import OrchestratorProcess
+from orchestrator.client import RecognitionClient
+from tests.stream.streams import (
+    answered,
+    boxes,
+    kinds,
+    play,
+    recognitions,
+    stored_stream,
+)
+
+pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
+
+
+async def play_with(target, config, messages, events):
+    """Play a stream; before sending frame i, await `events[i]()`."""
+    answered_frames = asyncio.Semaphore(0)
+
+    async def source():
+        for index, message in enumerate(messages):
+            if index in events:
+                for _ in range(index):  # everything before has been answered
+                    await answered_frames.acquire()
+                await events[index]()
+            yield message
+
+    responses = []
+    async with RecognitionClient(target, max_reconnects=0) as client:
+        async for response in client.recognize_stream(config, source()):
+            responses.append(response)
+            if response.HasField("recognition") or response.HasField("gap"):
+                answered_frames.release()
+    return responses
+
+
+@pytest.fixture
+def picture_clip(clip):
+    """Ten frames as JPEG, so that an answer does not wait for later frames."""
+    from tests.stream.streams import picture_stream, pictures
+
+    return picture_stream(pictures(clip, 10), pb.FRAME_ENCODING_JPEG)
+
+
+async def test_a_reloaded_tracker_loses_no_frame_and_no_id(served, picture_clip):
+    async def reload():
+        async with InferenceServerClient(served.cluster.endpoints["sam2_tracker"]) as triton:
+            await triton.unload_model("sam2_tracker")
+            while await triton.is_model_ready("sam2_tracker"):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            await triton.load_model("sam2_tracker")
+
+    responses = await play_with(served.target, *picture_clip, {5: reload})
+    found = recognitions(responses)
+    assert answered(responses) == list(range(10))
+    assert len(found) == 10
+    degraded = [pb.DEGRADATION_TRACKER_UNAVAILABLE in r.degradations for r in found]
+    assert degraded == [False] * 5 + [True] + [False] * 4
+    before = {p.track_id for p in found[4].players if p.state == pb.TRACK_STATE_CONFIRMED}
+    after = {p.track_id for p in found[9].players}
+    assert len(before & after) >= 0.9 * len(before)
+    assert any(p.HasField("mask") for p in found[9].players)
+
+
+async def test_a_dead_embedder_degrades_and_a_dead_detector_gaps(picture_clip):
+    async with (
+        LocalCluster(split=True) as cluster,
+        OrchestratorProcess(
+            cluster.endpoints, settings={"TOUCHLINE_TRITON__INFER_TIMEOUT_S": "3"}
+        ) as orchestrator,
+    ):
+        pids = {model: server.pid for server in cluster.servers for model in server.models}
+
+        async def kill(model):
+            os.kill(pids[model], signal.SIGKILL)
+            await asyncio.sleep(0.2)
+
+        responses = await play_with(
+            orchestrator.target,
+            *picture_clip,
+            {2: lambda: kill("siglip_embedder"), 8: lambda: kill("rfdetr_detector")},
+        )
+    assert answered(responses) == list(range(10))
+    found = {r.frame_index: r for r in recognitions(responses)}
+    assert sorted(found) == list(range(8))
+    identified = pb.DEGRADATION_IDENTIFICATION_UNAVAILABLE
+    assert not any(identified in found[i].degradations for i in (0, 1))
+    assert any(identified in r.degradations for r in found.values())
+    gaps = [r.gap for r in responses if r.HasField("gap")]
+    assert {gap.reason for gap in gaps} == {pb.GAP_REASON_MODEL_UNAVAILABLE}
+    assert "rfdetr_detector" in gaps[0].detail
+    assert kinds(responses)[-1] == "summary"
+
+
+async def test_sigterm_warns_open_streams_and_answers_what_was_sent(served, picture_clip):
+    async with OrchestratorProcess(served.cluster.endpoints) as orchestrator:
+
+        async def terminate():
+            os.kill(orchestrator.pid, signal.SIGTERM)
+            await asyncio.sleep(0.3)
+
+        responses = await play_with(orchestrator.target, *picture_clip, {4: terminate})
+    assert "drain_notice" in kinds(responses)
+    assert answered(responses) == list(range(10))
+    assert kinds(responses)[-1] == "summary"
+
+
+async def test_both_transports_give_the_same_results(served, clip):
+    stream = stored_stream(clip, 6)
+    by_transport = {}
+    for transport in ("shared_memory", "grpc"):
+        options = {"TOUCHLINE_TRITON__TRANSPORT": transport}
+        async with OrchestratorProcess(served.cluster.endpoints, settings=options) as orchestrator:
+            by_transport[transport] = recognitions(await play(orchestrator.target, *stream))
+    for shared, plain in zip(*by_transport.values(), strict=True):
+        assert [p.track_id for p in shared.players] == [p.track_id for p in plain.players]
+        assert np.abs(boxes(shared) - boxes(plain)).max(initial=0) < 1e-3

@@ -1,0 +1,494 @@
+import io
+import struct
+import zlib
+from dataclasses import replace
+from fractions import Fraction
+from functools import cache
+
+import av
+import cv2
+import numpy as np
+import pytest
+from av.bitstream import BitStreamFilterContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from orchestrator.decoding import open_decoder
+from orchestrator.types import (
+    EncodedFrame,
+    Encoding,
+    Frame,
+    FrameHeader,
+    GapReason,
+    LostFrame,
+    Pixels,
+    StreamConfig,
+)
+from orchestrator.video_decoding import MAX_HELD_FRAMES, USUAL_REORDER_FRAMES
+
+WIDTH, HEIGHT = 64, 48
+COUNT = 24
+MAX_PIXELS = WIDTH * HEIGHT
+Outcome = Frame | LostFrame
+
+
+def picture(width: int = WIDTH, height: int = HEIGHT, shade: int = 0) -> Pixels:
+    rows, columns = np.mgrid[:height, :width]
+    pixels = np.stack((columns * 3, rows * 4, np.full_like(rows, shade)), axis=2)
+    return pixels.astype(np.uint8)
+
+
+def as_file(image: Image.Image | Pixels, kind: str, **options: object) -> bytes:
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def decode_one(data: bytes, encoding: Encoding, **config: object) -> Outcome:
+    decoder = open_decoder(StreamConfig("test", encoding, **config), max_pixels=MAX_PIXELS)
+    (outcome,) = decoder.decode(EncodedFrame(FrameHeader(7), data))
+    assert outcome.header == FrameHeader(7)
+    assert decoder.flush() == []
+    decoder.close()
+    return outcome
+
+
+def decoded(data: bytes, encoding: Encoding, **config: object) -> Pixels:
+    outcome = decode_one(data, encoding, **config)
+    assert isinstance(outcome, Frame), outcome.detail
+    assert outcome.pixels.dtype == np.uint8
+    assert outcome.pixels.flags.c_contiguous
+    return outcome.pixels
+
+
+def lost_detail(data: bytes, encoding: Encoding, **config: object) -> str:
+    outcome = decode_one(data, encoding, **config)
+    assert isinstance(outcome, LostFrame)
+    assert outcome.reason is GapReason.DECODE_ERROR
+    return outcome.detail
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_header(width: int, height: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header)
+
+
+# ------------------------------------------------------------------------------------- pictures
+
+
+def test_png_comes_back_exactly():
+    assert np.array_equal(decoded(as_file(picture(), "PNG"), Encoding.PNG), picture())
+
+
+def test_jpeg_comes_back_as_rgb():
+    pixels = decoded(as_file(picture(), "JPEG", quality=95, subsampling=0), Encoding.JPEG)
+    assert np.abs(pixels.astype(int) - picture()).max() < 16
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "1"])
+def test_other_png_modes_become_rgb(mode):
+    image = Image.fromarray(picture()).convert(mode)
+    expected = np.asarray(image.convert("RGB"))
+    assert np.array_equal(decoded(as_file(image, "PNG"), Encoding.PNG), expected)
+
+
+def test_palette_with_transparency_becomes_rgb():
+    image = Image.fromarray(picture()).quantize(16)
+    expected = np.asarray(image.convert("RGB"))
+    data = as_file(image, "PNG", transparency=bytes(16))
+    assert np.array_equal(decoded(data, Encoding.PNG), expected)
+
+
+def test_16_bit_grey_is_scaled_to_8():
+    grey = np.linspace(0, 65535, MAX_PIXELS).reshape(HEIGHT, WIDTH).astype(np.uint16)
+    pixels = decoded(cv2.imencode(".png", grey)[1].tobytes(), Encoding.PNG)
+    assert np.array_equal(pixels[:, :, 1], grey >> 8)
+
+
+def test_16_bit_colour_is_scaled_to_8():
+    colour = picture().astype(np.uint16) * 257
+    data = cv2.imencode(".png", colour[:, :, ::-1])[1].tobytes()
+    assert np.array_equal(decoded(data, Encoding.PNG), picture())
+
+
+def test_cmyk_jpeg_becomes_rgb():
+    image = Image.fromarray(picture()).convert("CMYK")
+    pixels = decoded(as_file(image, "JPEG", quality=95), Encoding.JPEG)
+    assert np.abs(pixels.astype(int) - np.asarray(image.convert("RGB"))).mean() < 4
+
+
+def test_grey_jpeg_becomes_rgb():
+    pixels = decoded(as_file(Image.fromarray(picture()).convert("L"), "JPEG"), Encoding.JPEG)
+    assert pixels.shape == (HEIGHT, WIDTH, 3)
+
+
+def test_exif_orientation_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = decoded(as_file(picture(), "JPEG", exif=exif, quality=95), Encoding.JPEG)
+    assert np.abs(pixels.astype(int) - np.rot90(picture(), -1)).mean() < 4
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_rotation_is_clockwise(turns):
+    data = as_file(picture(), "PNG")
+    pixels = decoded(data, Encoding.PNG, rotation_degrees=90 * turns)
+    assert np.array_equal(pixels, np.rot90(picture(), -turns))
+
+
+def test_raw_pixels_come_back_exactly():
+    data = picture().tobytes()
+    pixels = decoded(data, Encoding.RGB24, width=WIDTH, height=HEIGHT)
+    assert np.array_equal(pixels, picture())
+
+
+@pytest.mark.parametrize("surplus", [-1, 1])
+def test_raw_pixels_of_other_length_are_lost(surplus):
+    data = bytes(MAX_PIXELS * 3 + surplus)
+    detail = lost_detail(data, Encoding.RGB24, width=WIDTH, height=HEIGHT)
+    assert detail == f"expected {MAX_PIXELS * 3} bytes of RGB24 for 64x48, got {len(data)}"
+
+
+def test_raw_pixels_without_size_are_lost():
+    assert "width and height" in lost_detail(bytes(30), Encoding.RGB24)
+
+
+@pytest.mark.parametrize("encoding", list(Encoding))
+def test_empty_data_is_lost(encoding):
+    assert lost_detail_anyhow(b"", encoding)
+
+
+def lost_detail_anyhow(data: bytes, encoding: Encoding) -> str:
+    config = StreamConfig("test", encoding, width=WIDTH, height=HEIGHT)
+    decoder = open_decoder(config, max_pixels=MAX_PIXELS)
+    (outcome,) = decoder.decode(EncodedFrame(FrameHeader(0), data)) + decoder.flush()
+    assert isinstance(outcome, LostFrame)
+    return outcome.detail
+
+
+def test_another_format_is_refused():
+    assert "expected JPEG" in lost_detail(as_file(picture(), "PNG"), Encoding.JPEG)
+    assert "expected PNG" in lost_detail(as_file(picture(), "JPEG"), Encoding.PNG)
+
+
+@pytest.mark.parametrize(("kind", "encoding"), [("PNG", Encoding.PNG), ("JPEG", Encoding.JPEG)])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9, 0.98])
+def test_truncated_picture_is_lost(kind, encoding, share):
+    noise = np.random.default_rng(1).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+    data = as_file(noise, kind)
+    assert lost_detail(data[: int(len(data) * share)], encoding)
+
+
+def test_bomb_is_refused_by_its_header_alone():
+    data = png_header(8000, 4000) + png_chunk(b"IDAT", zlib.compress(b""))
+    assert (
+        lost_detail(data, Encoding.PNG) == "expected a picture of 1 to 3072 pixels, got 8000x4000"
+    )
+
+
+def test_bomb_beyond_the_limit_of_the_library_is_lost():
+    assert lost_detail(png_header(60000, 60000), Encoding.PNG)
+
+
+def test_picture_without_area_is_lost():
+    assert lost_detail(png_header(0, 10) + png_chunk(b"IEND", b""), Encoding.PNG)
+
+
+def test_jpeg_of_many_scans_is_refused():
+    data = as_file(picture(), "JPEG", progressive=True)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    assert "scans" in lost_detail(data[:-2] + scan * 100 + data[-2:], Encoding.JPEG)
+
+
+def test_size_other_than_the_first_frame_is_lost():
+    decoder = open_decoder(StreamConfig("test", Encoding.PNG), max_pixels=MAX_PIXELS)
+    sizes = [(WIDTH, HEIGHT), (32, 32), (WIDTH, HEIGHT)]
+    first, second, third = (
+        decoder.decode(EncodedFrame(FrameHeader(index), as_file(picture(*size), "PNG")))[0]
+        for index, size in enumerate(sizes)
+    )
+    assert isinstance(first, Frame)
+    assert second == LostFrame(
+        FrameHeader(1), GapReason.RESOLUTION_CHANGED, "expected 64x48, got 32x32"
+    )
+    assert isinstance(third, Frame)
+
+
+def test_size_other_than_the_config_is_lost():
+    data = as_file(picture(), "PNG")
+    outcome = decode_one(data, Encoding.PNG, width=32, height=32)
+    assert isinstance(outcome, LostFrame)
+    assert outcome.reason is GapReason.RESOLUTION_CHANGED
+
+
+@given(data=st.binary(max_size=200), encoding=st.sampled_from(list(Encoding)))
+def test_garbage_is_lost(data, encoding):
+    assert lost_detail_anyhow(data, encoding)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    kind=st.sampled_from([("PNG", Encoding.PNG), ("JPEG", Encoding.JPEG)]),
+    position=st.floats(0, 0.999),
+    patch=st.binary(min_size=1, max_size=8),
+)
+def test_damaged_picture_never_raises(kind, position, patch):
+    data = bytearray(as_file(picture(), kind[0]))
+    start = int(position * len(data))
+    data[start : start + len(patch)] = patch
+    assert isinstance(decode_one(bytes(data), kind[1]), Frame | LostFrame)
+
+
+# ---------------------------------------------------------------------------------------- video
+
+
+@cache
+def clip(
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    options: tuple[tuple[str, str], ...] = (("bf", "2"), ("g", "8")),
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+) -> tuple[EncodedFrame, ...]:
+    """Return access units in decoding order; frame i has the blue shade 10 i."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream(codec, rate=25, options=dict(options))
+        stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
+        stream.codec_context.thread_count = 1
+        for index in range(COUNT):
+            image = av.VideoFrame.from_ndarray(picture(*size, shade=10 * index), format="rgb24")
+            image.pts, image.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(image))
+        container.mux(stream.encode(None))
+    file.seek(0)
+    kind = "hevc" if codec == "libx265" else "h264"
+    with av.open(file) as container:
+        annex_b = BitStreamFilterContext(f"{kind}_mp4toannexb,dump_extra", container.streams[0])
+        packets = [
+            part
+            for packet in container.demux(video=0)
+            if packet.size
+            for part in annex_b.filter(packet)
+        ]
+    return tuple(
+        EncodedFrame(FrameHeader(round(packet.pts / 40), packet.pts), bytes(packet))
+        for packet in packets
+    )
+
+
+def decode_all(
+    units: tuple[EncodedFrame, ...] | list[EncodedFrame],
+    encoding: Encoding = Encoding.H264,
+    max_pixels: int = MAX_PIXELS,
+) -> list[Outcome]:
+    decoder = open_decoder(StreamConfig("test", encoding), max_pixels=max_pixels)
+    outcomes = [outcome for unit in units for outcome in decoder.decode(unit)]
+    outcomes += decoder.flush()
+    decoder.close()
+    return outcomes
+
+
+def indices(outcomes: list[Outcome]) -> list[int]:
+    return [outcome.header.frame_index for outcome in outcomes]
+
+
+def lost(outcomes: list[Outcome]) -> dict[int, str]:
+    return {o.header.frame_index: o.detail for o in outcomes if isinstance(o, LostFrame)}
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le", "yuv422p", "yuv444p", "yuvj420p"])
+def test_h264_comes_back_in_presentation_order(pix_fmt):
+    outcomes = decode_all(clip(pix_fmt=pix_fmt))
+    assert lost(outcomes) == {}
+    assert indices(outcomes) == list(range(COUNT))
+    for index, frame in enumerate(outcomes):
+        difference = frame.pixels.astype(int) - picture(shade=10 * index)
+        assert np.abs(difference).mean() < 8
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le"])
+def test_hevc_comes_back_in_presentation_order(pix_fmt):
+    options = (("x265-params", "log-level=none:keyint=8:bframes=3"),)
+    outcomes = decode_all(clip("libx265", pix_fmt, options), Encoding.HEVC)
+    assert lost(outcomes) == {}
+    assert indices(outcomes) == list(range(COUNT))
+    assert np.abs(outcomes[9].pixels.astype(int) - picture(shade=90)).mean() < 8
+
+
+def test_without_reordering_each_unit_is_answered_at_once():
+    decoder = open_decoder(StreamConfig("test", Encoding.H264), max_pixels=MAX_PIXELS)
+    for unit in clip(options=(("tune", "zerolatency"),)):
+        assert indices(decoder.decode(unit)) == [unit.header.frame_index]
+
+
+def test_order_by_pts_serves_clients_that_count_in_decoding_order():
+    units = [
+        EncodedFrame(replace(unit.header, frame_index=position), unit.data)
+        for position, unit in enumerate(clip())
+    ]
+    outcomes = decode_all(units)
+    assert lost(outcomes) == {}
+    assert [outcome.header.pts for outcome in outcomes] == [40 * index for index in range(COUNT)]
+
+
+def test_clock_that_starts_anew_loses_nothing():
+    again = [
+        EncodedFrame(FrameHeader(unit.header.frame_index + COUNT, unit.header.pts), unit.data)
+        for unit in clip()
+    ]
+    outcomes = decode_all([*clip(), *again])
+    assert lost(outcomes) == {}
+    assert indices(outcomes) == list(range(2 * COUNT))
+
+
+def test_start_between_key_frames_waits_for_the_next():
+    units = clip()
+    first_kept = 3
+    outcomes = decode_all(units[first_kept:])
+    key = next(p for p, unit in enumerate(units) if p > first_kept and b"\x67" in unit.data[:6])
+    waiting = {unit.header.frame_index for unit in units[first_kept:key]}
+    assert set(lost(outcomes)) >= waiting
+    assert {lost(outcomes)[index] for index in waiting} == {"waiting for a key frame"}
+    assert any(isinstance(outcome, Frame) for outcome in outcomes)
+    assert sorted(indices(outcomes)) == sorted(u.header.frame_index for u in units[first_kept:])
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_open_group_of_pictures_is_a_place_to_start(codec):
+    options = {
+        "libx264": (("g", "8"), ("bf", "2"), ("x264-params", "open-gop=1:scenecut=0")),
+        "libx265": (("x265-params", "log-level=none:keyint=8:bframes=3:open-gop=1"),),
+    }[codec]
+    encoding = Encoding.HEVC if codec == "libx265" else Encoding.H264
+    outcomes = decode_all(clip(codec, options=options)[2:], encoding)
+    assert sum(isinstance(outcome, Frame) for outcome in outcomes) >= COUNT // 2
+    assert len(outcomes) == COUNT - 2
+
+
+def test_damaged_unit_is_lost_in_its_place_and_the_stream_goes_on():
+    units = list(clip(options=(("tune", "zerolatency"), ("g", "4"))))
+    units[5] = replace(units[5], data=units[5].data[:5] + bytes(len(units[5].data) - 5))
+    units[6] = replace(units[6], data=b"\x00\x00\x01" + b"\xff" * 40)
+    outcomes = decode_all(units)
+    assert indices(outcomes) == list(range(COUNT))
+    assert {5, 6} <= set(lost(outcomes)) <= {5, 6, 7}
+
+
+def test_length_prefixed_units_are_refused():
+    units = [
+        EncodedFrame(unit.header, struct.pack(">I", 1000 + len(unit.data)) + unit.data[4:])
+        for unit in clip(options=(("tune", "zerolatency"),))[1:4]
+    ]
+    details = set(lost(decode_all(units)).values())
+    assert details == {"expected H264 in Annex B form, found no start code"}
+
+
+def test_unit_that_comes_too_late_is_lost():
+    units = clip(options=(("tune", "zerolatency"),))
+    late = EncodedFrame(FrameHeader(2, pts=-1000), units[6].data)
+    outcomes = decode_all([*units[:6], late, *units[7:]])
+    assert len(outcomes) == COUNT
+    assert "already shown" in lost(outcomes)[2]
+
+
+def test_video_larger_than_the_limit_is_lost():
+    outcomes = decode_all(clip(size=(WIDTH + 16, HEIGHT)))
+    assert set(lost(outcomes)) == set(range(COUNT))
+    assert lost(outcomes)[0] == "expected a picture of 1 to 3072 pixels, got 80x48"
+
+
+def test_video_far_larger_than_the_limit_is_lost_before_decoding():
+    outcomes = decode_all(clip(size=(4 * WIDTH, 4 * HEIGHT)))
+    assert set(lost(outcomes)) == set(range(COUNT))
+    assert "far larger than 3072 pixels" in lost(outcomes)[0]
+
+
+def test_size_that_changes_in_mid_stream_is_lost():
+    small = clip(size=(WIDTH - 16, HEIGHT))
+    later = [EncodedFrame(FrameHeader(u.header.frame_index + COUNT), u.data) for u in small]
+    first = [EncodedFrame(FrameHeader(u.header.frame_index), u.data) for u in clip()]
+    outcomes = decode_all([*first, *later])
+    assert indices(outcomes) == list(range(2 * COUNT))
+    assert set(lost(outcomes)) == set(range(COUNT, 2 * COUNT))
+    assert outcomes[-1].reason is GapReason.RESOLUTION_CHANGED
+
+
+def test_no_more_than_the_largest_picture_buffer_is_held_back():
+    decoder = open_decoder(StreamConfig("test", Encoding.H264), max_pixels=MAX_PIXELS)
+    parameter_sets = clip()[0].data
+    key_frame_start = parameter_sets.rindex(b"\x00\x00\x01")
+    silent = b"\x00\x00\x01\x06\x06\x01\xc4\x80" + parameter_sets[: key_frame_start - 1]
+    answered = 0
+    for sent in range(1, 60):
+        answered += len(decoder.decode(EncodedFrame(FrameHeader(2 * sent), silent)))
+        assert sent - answered <= MAX_HELD_FRAMES
+    assert len(decoder.flush()) + answered == 59
+
+
+def test_garbage_is_answered_soon_although_indices_have_holes():
+    decoder = open_decoder(StreamConfig("test", Encoding.H264), max_pixels=MAX_PIXELS)
+    answered = 0
+    for sent in range(1, 40):
+        answered += len(decoder.decode(EncodedFrame(FrameHeader(100 + 2 * sent), b"garbage")))
+        assert sent - answered <= USUAL_REORDER_FRAMES
+
+
+def test_stream_can_go_on_after_a_flush():
+    decoder = open_decoder(StreamConfig("test", Encoding.H264), max_pixels=MAX_PIXELS)
+    for _ in range(2):
+        outcomes = [outcome for unit in clip() for outcome in decoder.decode(unit)]
+        outcomes += decoder.flush()
+        assert [type(outcome) for outcome in outcomes] == [Frame] * COUNT
+
+
+def mangle(unit: EncodedFrame, fate: str, position: float, patch: bytes) -> EncodedFrame:
+    """Damage one unit as a network or a careless client would."""
+    start = int(position * len(unit.data))
+    data = {
+        "cut": unit.data[:start],
+        "patched": unit.data[:start] + patch + unit.data[start + len(patch) :],
+        "garbage": patch,
+        "grown": unit.data + patch,
+    }.get(fate, unit.data)
+    header = unit.header
+    if fate == "timeless":
+        header = replace(header, pts=None)
+    if fate == "elsewhen":
+        header = replace(header, pts=len(patch) * 100 - 300)
+    return EncodedFrame(header, data)
+
+
+FATES = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["fine"] * 4 + ["cut", "patched", "garbage", "grown", "dropped", "timeless", "elsewhen"]
+        ),
+        st.floats(0, 1),
+        st.binary(max_size=12),
+    ),
+    min_size=COUNT,
+    max_size=COUNT,
+)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.too_slow])
+@given(fates=FATES, order=st.sampled_from(["kept", "reversed", "twice"]))
+def test_every_unit_comes_back_exactly_once(codec, fates, order):
+    is_hevc = codec == "libx265"
+    options = (("x265-params", "log-level=none:keyint=8"),) if is_hevc else (("g", "8"),)
+    units = [
+        mangle(unit, *fate)
+        for unit, fate in zip(clip(codec, options=options), fates, strict=True)
+        if fate[0] != "dropped"
+    ]
+    units = {"kept": units, "reversed": units[::-1], "twice": units * 2}[order]
+    outcomes = decode_all(units, Encoding.HEVC if is_hevc else Encoding.H264)
+    sent = sorted(id(unit.header) for unit in units)
+    assert sorted(id(outcome.header) for outcome in outcomes) == sent

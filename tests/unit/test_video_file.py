@@ -1,0 +1,221 @@
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from orchestrator.cli.video import access_units, frames, probe
+from orchestrator.decoding import open_decoder
+from orchestrator.errors import VideoFileError
+from orchestrator.types import Encoding, Frame, Pixels, StreamConfig
+
+WIDTH, HEIGHT, COUNT = 96, 64, 12
+SHADES = tuple(20 + 18 * index for index in range(COUNT))
+
+
+def shade(pixels: Pixels) -> int:
+    return round(float(pixels.mean()))
+
+
+def write_video(
+    path: Path,
+    *,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+    pts: Sequence[int] = range(COUNT),
+    rotation: float = 0,
+    container_options: dict[str, str] | None = None,
+    **options: str,
+) -> Path:
+    """Write flat grey frames, brighter one by one, at 25 units a second."""
+    with av.open(str(path), "w", options=container_options) as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
+        stream.codec_context.time_base = Fraction(1, 25)
+        stream.codec_context.thread_count = 1
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for position, value in zip(pts, SHADES, strict=False):
+            pixels = np.full((size[1], size[0], 3), value, np.uint8)
+            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            picture.pts, picture.time_base = position, Fraction(1, 25)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_audio(path: Path) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=48000, layout="mono")
+        for block in range(4):
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            sound.sample_rate, sound.pts = 48000, block * 1024
+            container.mux(stream.encode(sound))
+        container.mux(stream.encode(None))
+    return path
+
+
+def serve(path: Path) -> list[tuple[int, int]]:
+    """Return (frame_index, shade) of every frame that the server's decoder makes of the file."""
+    video = probe(path)
+    config = StreamConfig("clip", video.encoding, rotation_degrees=video.rotation_degrees)
+    decoder = open_decoder(config, max_pixels=10**6)
+    decided = [outcome for unit in access_units(video) for outcome in decoder.decode(unit)]
+    decided += decoder.flush()
+    assert all(isinstance(outcome, Frame) for outcome in decided), decided
+    return [(outcome.header.frame_index, shade(outcome.pixels)) for outcome in decided]
+
+
+def assert_shades(served: list[tuple[int, int]]) -> None:
+    assert [index for index, _ in served] == list(range(COUNT))
+    assert np.abs(np.array([value for _, value in served]) - SHADES).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt", "options", "encoding"),
+    [
+        ("b_frames.mp4", "libx264", "yuv420p", {"bf": "3", "b-pyramid": "normal"}, Encoding.H264),
+        (
+            "open_gop.mkv",
+            "libx264",
+            "yuv420p",
+            {"g": "5", "bf": "2", "x264-params": "open-gop=1"},
+            Encoding.H264,
+        ),
+        ("transport.ts", "libx264", "yuv420p", {"bf": "2", "g": "6"}, Encoding.H264),
+        ("ten_bit.mp4", "libx264", "yuv420p10le", {"bf": "2"}, Encoding.H264),
+        ("4_2_2.mp4", "libx264", "yuv422p10le", {}, Encoding.H264),
+        ("4_4_4.mkv", "libx264", "yuv444p", {}, Encoding.H264),
+        ("full_range.mp4", "libx264", "yuvj420p", {}, Encoding.H264),
+        ("h265.mp4", "libx265", "yuv420p", {"x265-params": "log-level=none"}, Encoding.HEVC),
+        ("vp9.webm", "libvpx-vp9", "yuv420p", {"lag-in-frames": "4"}, Encoding.JPEG),
+        ("motion_jpeg.avi", "mjpeg", "yuvj422p", {}, Encoding.JPEG),
+        ("pts_in_decoding_order.avi", "libx264", "yuv420p", {"bf": "2"}, Encoding.JPEG),
+        ("without_pts.h264", "libx264", "yuv420p", {"bf": "2"}, Encoding.JPEG),
+    ],
+)
+def test_every_frame_arrives_under_its_presentation_index(
+    tmp_path, name, codec, pix_fmt, options, encoding
+):
+    path = write_video(tmp_path / name, codec=codec, pix_fmt=pix_fmt, **options)
+    assert probe(path).encoding is encoding
+    assert_shades(serve(path))
+
+
+def test_frames_for_drawing_have_the_same_indices(tmp_path):
+    path = write_video(tmp_path / "clip.mp4", bf="3")
+    assert_shades([(index, shade(pixels)) for index, pixels in frames(probe(path))])
+
+
+def test_probe_tells_size_rate_and_time_base(tmp_path):
+    video = probe(write_video(tmp_path / "clip.mkv"))
+    assert (video.codec, video.width, video.height) == ("h264", WIDTH, HEIGHT)
+    assert video.frame_rate == pytest.approx(25, abs=0.1)
+    assert video.time_base == Fraction(1, 1000)
+    assert len(video.presentation) == COUNT
+
+
+def test_odd_size_is_kept(tmp_path):
+    path = write_video(tmp_path / "odd.mp4", pix_fmt="yuv444p", size=(97, 65))
+    video = probe(path)
+    assert (video.width, video.height) == (97, 65)
+    assert_shades(serve(path))
+
+
+def test_variable_frame_rate_keeps_its_pts(tmp_path):
+    pts = [0, 1, 2, 5, 9, 10, 11, 30, 31, 32, 40, 50]
+    path = write_video(tmp_path / "vfr.mkv", pts=pts, bf="2")
+    assert probe(path).presentation == tuple(40 * value for value in pts)
+    assert_shades(serve(path))
+
+
+def test_first_unit_carries_parameter_sets(tmp_path):
+    video = probe(write_video(tmp_path / "clip.mp4"))
+    first = next(access_units(video))
+    kinds = {nal[0] & 0x1F for nal in first.data.split(b"\x00\x00\x01")[1:]}
+    assert {7, 8, 5} <= kinds
+
+
+@pytest.mark.parametrize(("counterclockwise", "clockwise"), [(90, 270), (-90, 90), (180, 180)])
+def test_display_matrix_becomes_clockwise_rotation(tmp_path, counterclockwise, clockwise):
+    video = probe(write_video(tmp_path / "phone.mp4", rotation=counterclockwise))
+    assert video.rotation_degrees == clockwise
+    assert (video.width, video.height) == (WIDTH, HEIGHT)
+    _, pixels = next(frames(video))
+    is_upright = clockwise != 180
+    assert pixels.shape[:2] == ((WIDTH, HEIGHT) if is_upright else (HEIGHT, WIDTH))
+
+
+def test_frames_hidden_by_an_edit_list_have_no_index(tmp_path):
+    path = write_video(tmp_path / "clip.mp4", bf="0", g="100")
+    hidden = 4
+    data = bytearray(path.read_bytes())
+    start = data.index(b"elst") + 4
+    # elst: version and flags, count, then duration, media time and rate of the first edit.
+    media_time = start + 12
+    ticks_per_frame = int(probe(path).presentation[1])
+    data[media_time : media_time + 4] = (hidden * ticks_per_frame).to_bytes(4, "big")
+    path.write_bytes(data)
+    video = probe(path)
+    assert video.encoding is Encoding.JPEG
+    served = serve(path)
+    assert [index for index, _ in served] == list(range(COUNT - hidden))
+    assert abs(served[0][1] - SHADES[hidden]) <= 3
+
+
+def test_truncated_video_serves_what_is_left(tmp_path):
+    path = write_video(tmp_path / "clip.mp4", container_options={"movflags": "faststart"})
+    (tmp_path / "cut.mp4").write_bytes(path.read_bytes()[:-150])
+    video = probe(tmp_path / "cut.mp4")
+    config = StreamConfig("clip", video.encoding)
+    decoder = open_decoder(config, max_pixels=10**6)
+    units = list(access_units(video))
+    decided = [outcome for unit in units for outcome in decoder.decode(unit)] + decoder.flush()
+    assert sorted(outcome.header.frame_index for outcome in decided) == list(range(len(units)))
+    assert 0 < sum(isinstance(outcome, Frame) for outcome in decided) <= COUNT
+
+
+def test_truncated_index_is_refused(tmp_path):
+    path = write_video(tmp_path / "clip.mp4")
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(VideoFileError, match=r"clip\.mp4: expected a video file"):
+        probe(path)
+
+
+def test_text_is_refused(tmp_path):
+    path = tmp_path / "notes.mp4"
+    path.write_text("no video\n" * 100)
+    with pytest.raises(VideoFileError, match=r"notes\.mp4"):
+        probe(path)
+
+
+def test_missing_file_is_refused(tmp_path):
+    with pytest.raises(VideoFileError, match="No such file"):
+        probe(tmp_path / "missing.mp4")
+
+
+def test_folder_is_refused(tmp_path):
+    with pytest.raises(VideoFileError):
+        probe(tmp_path)
+
+
+def test_audio_is_refused(tmp_path):
+    with pytest.raises(VideoFileError, match="no video track"):
+        probe(write_audio(tmp_path / "sound.m4a"))
+
+
+def test_name_like_a_protocol_is_opened_as_file(tmp_path):
+    path = write_video(tmp_path / "clip.mp4").rename(tmp_path / "match:1.mp4")
+    assert probe(path).codec == "h264"
+
+
+def test_jpeg_of_other_codecs_keeps_full_colour_resolution(tmp_path):
+    path = write_video(tmp_path / "clip.avi", codec="mjpeg", pix_fmt="yuvj444p")
+    first = next(access_units(probe(path)))
+    assert cv2.imdecode(np.frombuffer(first.data, np.uint8), cv2.IMREAD_COLOR) is not None
+    start = first.data.index(b"\xff\xc0")
+    assert first.data[start + 11] == 0x11
