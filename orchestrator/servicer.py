@@ -13,7 +13,14 @@ from soccer.v1 import player_recognition_pb2 as pb
 from soccer.v1 import player_recognition_pb2_grpc as pb_grpc
 from typing_extensions import override
 
-from orchestrator import convert
+from orchestrator.convert.requests import to_encoded_frame, to_still_config, to_stream_config
+from orchestrator.convert.responses import (
+    from_identity_update,
+    from_lost_frame,
+    from_models,
+    from_recognition,
+    from_stats,
+)
 from orchestrator.errors import (
     DecodeError,
     InvalidRequestError,
@@ -22,7 +29,8 @@ from orchestrator.errors import (
     TouchlineError,
     status_code,
 )
-from orchestrator.session import Outcome, StreamSession
+from orchestrator.flow import Outcome
+from orchestrator.session import StreamSession
 from orchestrator.settings import NumberSettings, Settings
 from orchestrator.triton.client import TritonClient
 from orchestrator.types import (
@@ -84,7 +92,7 @@ class PlayerRecognitionServicer(pb_grpc.PlayerRecognitionServiceServicer):
         first = await anext(aiter(requests), None)
         if first is None or first.WhichOneof("request") != "config":
             raise InvalidRequestError("config", "expected in the first message of the stream")
-        config = convert.to_stream_config(first.config)
+        config = to_stream_config(first.config)
         with self._place():
             session = await StreamSession.open(config, self._triton, self._settings)
             replies = _Replies(context, session, config)
@@ -134,7 +142,7 @@ class PlayerRecognitionServicer(pb_grpc.PlayerRecognitionServiceServicer):
     async def _recognize_still(
         self, request: pb.RecognizeFrameRequest
     ) -> pb.RecognizeFrameResponse:
-        config = convert.to_still_config(request)
+        config = to_still_config(request)
         limit = self._settings.server.max_frame_bytes
         if len(request.data) > limit:
             raise InvalidRequestError("data", f"expected at most {limit} bytes")
@@ -144,8 +152,8 @@ class PlayerRecognitionServicer(pb_grpc.PlayerRecognitionServiceServicer):
             _raise_lost(answer)
         assert isinstance(answer, Recognition)
         return pb.RecognizeFrameResponse(
-            recognition=convert.from_recognition(answer, config),
-            models=convert.from_models(self._triton.models),
+            recognition=from_recognition(answer, config),
+            models=from_models(self._triton.models),
         )
 
     async def _answer_to(self, frame: EncodedFrame, config: StreamConfig) -> Outcome:
@@ -179,21 +187,21 @@ class _Replies:
             stream_id=stream_id,
             credit_frame_count=self._session.credit,
             max_frame_bytes=settings.server.max_frame_bytes,
-            models=convert.from_models(triton.models),
+            models=from_models(triton.models),
         )
         await self._write(pb.RecognizeStreamResponse(started=started))
 
     async def send(self, outcome: Outcome) -> None:
         """Send an outcome; an answered frame gives a credit back."""
         if isinstance(outcome, IdentityUpdate):
-            update = convert.from_identity_update(outcome)
+            update = from_identity_update(outcome)
             await self._write(pb.RecognizeStreamResponse(identity_update=update))
             return
         if isinstance(outcome, LostFrame):
-            gap = convert.from_lost_frame(outcome)
+            gap = from_lost_frame(outcome)
             await self._write(pb.RecognizeStreamResponse(gap=gap))
         else:
-            recognition = convert.from_recognition(outcome, self._config)
+            recognition = from_recognition(outcome, self._config)
             await self._write(pb.RecognizeStreamResponse(recognition=recognition))
         self._ungranted += 1
         if self._ungranted >= min(_GRANT_FRAMES, self._session.credit // 2):
@@ -208,7 +216,7 @@ class _Replies:
         await self._write(pb.RecognizeStreamResponse(drain_notice=notice))
 
     async def finish(self, time_base: pb.Rational | None) -> None:
-        summary = convert.from_stats(self._session.stats, self._session.people, time_base)
+        summary = from_stats(self._session.stats, self._session.people, time_base)
         await self._write(pb.RecognizeStreamResponse(summary=summary))
 
     async def _write(self, response: pb.RecognizeStreamResponse) -> None:
@@ -222,7 +230,7 @@ async def _frames(
     async for request in requests:
         if request.WhichOneof("request") != "frame":
             raise InvalidRequestError("frame", "expected in every message after the first")
-        yield convert.to_encoded_frame(request.frame)
+        yield to_encoded_frame(request.frame)
 
 
 async def _only(frame: EncodedFrame) -> AsyncIterator[EncodedFrame]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from soccer.v1 import player_recognition_pb2 as pb
 
-from orchestrator import convert
+from orchestrator.convert import requests, responses
 from orchestrator.errors import InvalidRequestError
 from orchestrator.telemetry import StreamStats
 from orchestrator.types import (
@@ -80,22 +80,22 @@ def config(**fields) -> pb.StreamConfig:
 )
 def test_a_bad_config_is_refused_naming_the_field(message, field):
     with pytest.raises(InvalidRequestError) as caught:
-        convert.to_stream_config(message)
+        requests.to_stream_config(message)
     assert caught.value.field == field
     assert "expected" in str(caught.value)
 
 
 def test_a_minimal_config_gets_the_documented_defaults():
-    got = convert.to_stream_config(config())
+    got = requests.to_stream_config(config())
     assert got == StreamConfig("", Encoding.JPEG)
-    live = convert.to_stream_config(config(delivery_mode=pb.DELIVERY_MODE_LIVE))
+    live = requests.to_stream_config(config(delivery_mode=pb.DELIVERY_MODE_LIVE))
     assert (live.is_live, live.latency_budget_s) == (True, 2.0)
 
 
 def test_video_is_no_single_image():
     request = pb.RecognizeFrameRequest(encoding=pb.FRAME_ENCODING_H264)
     with pytest.raises(InvalidRequestError, match="encoding"):
-        convert.to_still_config(request)
+        requests.to_still_config(request)
 
 
 def recognition() -> Recognition:
@@ -122,7 +122,7 @@ def recognition() -> Recognition:
 
 def test_a_recognition_keeps_every_value():
     wanted = StreamConfig("s", Encoding.JPEG, wants_masks=True, wants_stage_timings=True)
-    message = convert.from_recognition(recognition(), wanted)
+    message = responses.from_recognition(recognition(), wanted)
     (player,) = message.players
     assert (message.frame_index, message.pts, message.timecode) == (4, 0, "tc")
     assert message.HasField("pts")
@@ -138,20 +138,20 @@ def test_a_recognition_keeps_every_value():
 
 
 def test_masks_and_timings_are_left_out_unless_wanted():
-    message = convert.from_recognition(recognition(), StreamConfig("s", Encoding.JPEG))
+    message = responses.from_recognition(recognition(), StreamConfig("s", Encoding.JPEG))
     assert not message.players[0].HasField("mask")
     assert not message.HasField("stage_timings")
 
 
 def test_an_unread_number_is_absent_not_zero():
-    update = convert.from_identity_update(IdentityUpdate(3, 5, Identity(), ("role",), None))
+    update = responses.from_identity_update(IdentityUpdate(3, 5, Identity(), ("role",), None))
     assert not update.HasField("jersey_number")
     assert (update.role, update.team) == (pb.ROLE_UNSPECIFIED, pb.TEAM_UNSPECIFIED)
 
 
 @pytest.mark.parametrize("reason", list(GapReason))
 def test_every_gap_reason_has_a_name_in_the_api(reason):
-    gap = convert.from_lost_frame(LostFrame(FrameHeader(6), reason, "why"))
+    gap = responses.from_lost_frame(LostFrame(FrameHeader(6), reason, "why"))
     assert (gap.first_frame_index, gap.last_frame_index, gap.detail) == (6, 6, "why")
     assert pb.GapReason.Name(gap.reason) == f"GAP_REASON_{reason.name}"
 
@@ -159,9 +159,9 @@ def test_every_gap_reason_has_a_name_in_the_api(reason):
 def test_extreme_capture_times_are_echoed():
     frame = pb.Frame(frame_index=0)
     frame.capture_time.seconds, frame.capture_time.nanos = 2**63 - 1, -5
-    header = convert.to_encoded_frame(frame).header
+    header = requests.to_encoded_frame(frame).header
     answer = Recognition(header, 16, 16, (), None)
-    message = convert.from_recognition(answer, StreamConfig("s", Encoding.JPEG))
+    message = responses.from_recognition(answer, StreamConfig("s", Encoding.JPEG))
     assert message.capture_time == frame.capture_time
 
 
@@ -169,7 +169,7 @@ def test_the_summary_adds_up():
     stats = StreamStats(received=3, recognized=1)
     stats.gaps[GapReason.DECODE_ERROR] += 2
     stats.latencies["total"].add(0.1)
-    summary = convert.from_stats(stats, [], None)
+    summary = responses.from_stats(stats, [], None)
     assert summary.gaps[0].frame_count == 2
     total = {s.stage: s.p50.ToTimedelta().total_seconds() for s in summary.stage_latencies}
     assert total["total"] == pytest.approx(0.1, rel=0.05)

@@ -1,0 +1,1 @@
+"""Protobuf to domain and back; the only folder that knows both, and nothing else."""

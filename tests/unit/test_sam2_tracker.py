@@ -1,0 +1,286 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
+from sam2_streaming.architecture import CompactConfig, random_compact
+from sam2_streaming.engine import StreamingEngine
+from sam2_streaming.requests import InvalidRequestError, StepRequest
+from sam2_streaming.tracker import SlotsExhaustedError, Tracker, UnknownSequenceError
+
+CONFIG = CompactConfig(image_size=64, channels=64, embed_dim=8, memory_frames=3, pointers=4)
+HEIGHT, WIDTH = 90, 120
+SLOTS = 2
+BOXES = {1: (10, 10, 40, 60), 2: (30, 15, 60, 70), 3: (70, 5, 110, 50)}
+# Three maps of 4x4x64 bf16 and four pointers of 64 fp32.
+BYTES_PER_OBJECT = 3 * 4 * 4 * 64 * 2 + 4 * 64 * 4
+
+
+def tiny_engine(presence):
+    torch.manual_seed(0)
+    network = random_compact(CONFIG)
+    network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.data.fill_(presence)
+    return StreamingEngine(network, "cpu", torch.float32)
+
+
+ENGINE = tiny_engine(presence=5.0)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def new_tracker(mode="window", **options):
+    return Tracker(ENGINE, mode, **{"slots": SLOTS, "ttl_s": 60.0, **options})
+
+
+def frame(number, shape=(HEIGHT, WIDTH, 3)):
+    return np.random.default_rng(number).integers(0, 256, shape, np.uint8)
+
+
+def request(sequence_id, number, prompts=(), forget=(), **changes):
+    fields = {
+        "frame": frame(number),
+        "prompt_object_ids": np.array(prompts, np.int64),
+        "prompt_boxes": np.array([BOXES[k] for k in prompts], np.float32).reshape(-1, 4),
+        "forget_object_ids": np.array(forget, np.int64),
+    }
+    return StepRequest(sequence_id, **(fields | changes))
+
+
+def assert_same(a, b):
+    np.testing.assert_array_equal(a.object_ids, b.object_ids)
+    np.testing.assert_array_equal(a.boxes, b.boxes)
+    np.testing.assert_array_equal(a.scores, b.scores)
+    assert a.masks == b.masks
+
+
+ids = st.lists(st.sampled_from(sorted(BOXES)), unique=True, max_size=3)
+sequences = st.integers(1, 3)
+commands = st.one_of(
+    st.tuples(st.just("start"), sequences),
+    st.tuples(st.just("end"), sequences),
+    st.tuples(st.just("step"), sequences, ids, ids),
+    st.tuples(st.just("step"), sequences, ids, ids),
+)
+
+
+class Shadow:
+    """A tracker beside a plain account of what it should hold."""
+
+    def __init__(self, mode):
+        self.mode = mode
+        self.tracker = new_tracker(mode)
+        self.steps, self.objects, self.last = {}, {}, {}
+
+    def start(self, number, sequence_id):
+        if len(self.steps.keys() | {sequence_id}) > SLOTS:
+            with pytest.raises(SlotsExhaustedError):
+                self.tracker.start(sequence_id)
+            return
+        self.end(number, sequence_id)
+        self.tracker.start(sequence_id)
+        self.steps[sequence_id], self.objects[sequence_id] = [], set()
+
+    def end(self, number, sequence_id):
+        self.tracker.end(sequence_id)
+        for account in (self.steps, self.objects, self.last):
+            account.pop(sequence_id, None)
+
+    def step(self, number, sequence_id, prompts, forget):
+        step = request(sequence_id, number, prompts, forget)
+        if sequence_id not in self.steps:
+            with pytest.raises(UnknownSequenceError, match="send START"):
+                self.tracker.step(step)
+            return
+        self.last[sequence_id] = self.tracker.step(step)
+        self.steps[sequence_id].append(step)
+        self.objects[sequence_id] = (self.objects[sequence_id] - set(forget)) | set(prompts)
+
+    def check_bounds(self):
+        assert self.tracker.active_sequences == len(self.steps) <= SLOTS
+        assert self.tracker.nbytes <= BYTES_PER_OBJECT * sum(map(len, self.objects.values()))
+        for sequence_id, result in self.last.items():
+            assert result.object_ids.tolist() == sorted(self.objects[sequence_id])
+
+    def check_against_streams_alone(self):
+        for sequence_id, result in self.last.items():
+            alone = new_tracker(self.mode)
+            alone.start(sequence_id)
+            assert_same(result, [alone.step(step) for step in self.steps[sequence_id]][-1])
+
+
+@given(st.lists(commands, max_size=20), st.sampled_from(["window", "frame"]))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_any_order_of_calls_keeps_streams_apart_and_memory_bounded(calls, mode):
+    shadow = Shadow(mode)
+    for number, (kind, *arguments) in enumerate(calls):
+        getattr(shadow, kind)(number, *arguments)
+        shadow.check_bounds()
+    shadow.check_against_streams_alone()
+    for sequence_id in list(shadow.steps):
+        shadow.end(len(calls), sequence_id)
+    assert shadow.tracker.active_sequences == shadow.tracker.nbytes == 0
+
+
+def boxes(*rows):
+    return np.array(rows, np.float32)
+
+
+BAD_REQUESTS = {
+    "nan": ("prompt_boxes", {"prompt_boxes": boxes((np.nan, 5, 20, 30))}),
+    "infinite": ("prompt_boxes", {"prompt_boxes": boxes((0, 5, np.inf, 30))}),
+    "empty box": ("prompt_boxes", {"prompt_boxes": boxes((20, 5, 20, 30))}),
+    "inverted box": ("prompt_boxes", {"prompt_boxes": boxes((40, 5, 20, 30))}),
+    "outside": ("prompt_boxes", {"prompt_boxes": boxes((500, 5, 520, 30))}),
+    "row count": ("prompt_boxes", {"prompt_boxes": boxes((5, 5, 20, 30), (5, 5, 20, 30))}),
+    "duplicate": (
+        "prompt_object_ids",
+        {"prompt_object_ids": np.array([2, 2]), "prompt_boxes": boxes(BOXES[2], BOXES[2])},
+    ),
+    "zero id": ("prompt_object_ids", {"prompt_object_ids": np.array([0])}),
+    "other size": ("frame", {"frame": frame(0, (HEIGHT, WIDTH + 1, 3))}),
+    "grey": ("frame", {"frame": frame(0, (HEIGHT, WIDTH, 1))}),
+    "float": ("frame", {"frame": frame(0).astype(np.float32)}),
+    "sliver": ("frame", {"frame": frame(0, (2, WIDTH, 3))}),
+}
+
+
+@pytest.mark.parametrize(("tensor", "changes"), BAD_REQUESTS.values(), ids=BAD_REQUESTS.keys())
+def test_a_bad_request_names_its_tensor_and_leaves_no_trace(tensor, changes):
+    tracker, untouched = new_tracker(), new_tracker()
+    for one in (tracker, untouched):
+        one.start(1)
+        one.step(request(1, 0, [1]))
+    with pytest.raises(InvalidRequestError, match=tensor):
+        tracker.step(request(1, 1, [2], [1], **changes))
+    assert_same(tracker.step(request(1, 2)), untouched.step(request(1, 2)))
+
+
+def test_a_bad_request_does_not_harm_its_batch():
+    tracker = new_tracker()
+    tracker.start(1)
+    tracker.start(2)
+    outcomes = tracker.step_many(
+        [
+            request(1, 0, [1]),
+            request(2, 0, [1], prompt_boxes=boxes((9, 9, 9, 9))),
+            request(3, 0, [1]),
+        ]
+    )
+    assert outcomes[0].object_ids.tolist() == [1]
+    assert isinstance(outcomes[1], InvalidRequestError)
+    assert isinstance(outcomes[2], UnknownSequenceError)
+
+
+def test_too_many_objects_are_refused_with_the_limit():
+    tracker = new_tracker(max_objects=2)
+    tracker.start(1)
+    with pytest.raises(InvalidRequestError, match="prompt_object_ids: expected at most 2"):
+        tracker.step(request(1, 0, [1, 2, 3]))
+    assert len(tracker.step(request(1, 0, [1, 2])).object_ids) == 2
+    assert tracker.step(request(1, 1, [3], forget=[1])).object_ids.tolist() == [2, 3]
+
+
+def test_a_start_beyond_the_slots_says_how_many_there_are():
+    tracker = new_tracker()
+    tracker.start(1)
+    tracker.start(2)
+    with pytest.raises(SlotsExhaustedError, match="all 2 sequence slots"):
+        tracker.start(3)
+    tracker.end(1)
+    tracker.start(3)
+
+
+def test_idle_sequences_lapse_and_free_their_slot():
+    clock = Clock()
+    tracker = new_tracker(clock=clock)
+    tracker.start(1)
+    tracker.start(2)
+    clock.now = 50
+    tracker.step(request(2, 0, [1]))
+    clock.now = 70
+    assert tracker.active_sequences == 1
+    with pytest.raises(UnknownSequenceError, match="sequence 1 is not known"):
+        tracker.step(request(1, 0))
+    tracker.start(3)
+    assert tracker.step(request(2, 1)).object_ids.tolist() == [1]
+
+
+def test_start_on_a_live_id_begins_afresh():
+    tracker = new_tracker()
+    tracker.start(1)
+    tracker.step(request(1, 0, [1]))
+    tracker.start(1)
+    other_size = frame(1, (HEIGHT // 2, WIDTH, 3))
+    assert len(tracker.step(request(1, 1, frame=other_size)).object_ids) == 0
+
+
+@pytest.mark.parametrize("mode", ["window", "frame"])
+def test_results_describe_the_same_mask(mode):
+    tracker = new_tracker(mode)
+    tracker.start(1)
+    result = tracker.step(request(1, 0, [1, 2, 3]))
+    assert result.boxes.dtype == result.scores.dtype == np.float32
+    assert ((result.scores >= 0) & (result.scores <= 1)).all()
+    seen = 0
+    for box, counts in zip(result.boxes, result.masks, strict=True):
+        x, y, w, h = coco_mask.toBbox({"size": [HEIGHT, WIDTH], "counts": counts})
+        np.testing.assert_array_equal(box, [x, y, x + w, y + h])
+        seen += bool(w)
+    assert seen > 0
+
+
+@pytest.mark.parametrize("mode", ["window", "frame"])
+def test_masks_of_one_stream_never_overlap(mode):
+    tracker = new_tracker(mode)
+    tracker.start(1)
+    for number in range(3):
+        result = tracker.step(request(1, number, [1, 2, 3] if number == 0 else []))
+        masks = [
+            coco_mask.decode({"size": [HEIGHT, WIDTH], "counts": counts.encode()})
+            for counts in result.masks
+        ]
+        overlap = (np.sum(masks, axis=0) > 1).sum()
+        assert overlap <= 0.02 * np.sum(masks)
+
+
+def test_objects_out_of_sight_stay_with_zero_box_and_score():
+    tracker = Tracker(tiny_engine(presence=-50.0), "window", slots=1, ttl_s=60)
+    tracker.start(1)
+    for number in range(35):
+        result = tracker.step(request(1, number, [1, 2] if number == 0 else []))
+        assert result.object_ids.tolist() == [1, 2]
+        assert not result.boxes.any()
+        assert not result.scores.any()
+    assert tracker.nbytes == 2 * BYTES_PER_OBJECT
+
+
+def test_forgetting_and_prompting_in_one_step_starts_anew():
+    tracker, fresh = new_tracker(), new_tracker()
+    for one in (tracker, fresh):
+        one.start(1)
+    tracker.step(request(1, 0, [1]))
+    again = tracker.step(request(1, 1, [1], forget=[1, 999]))
+    assert_same(again, fresh.step(request(1, 1, [1])))
+
+
+@pytest.mark.parametrize("mode", ["window", "frame"])
+def test_batching_sequences_changes_results_by_rounding_only(mode):
+    batched = new_tracker(mode, batches_sequences=True)
+    alone = new_tracker(mode)
+    for tracker in (batched, alone):
+        tracker.start(1)
+        tracker.start(2)
+    for number in range(4):
+        first = request(1, number, [1, 3] if number == 0 else [])
+        second = request(2, number + 50, [2] if number == 1 else [])
+        results = batched.step_many([second, first])
+        for result, expected in zip(results, alone.step_many([second, first]), strict=True):
+            np.testing.assert_array_equal(result.object_ids, expected.object_ids)
+            np.testing.assert_allclose(result.boxes, expected.boxes, atol=1)
+            np.testing.assert_allclose(result.scores, expected.scores, atol=1e-3)
