@@ -26,22 +26,22 @@ pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
 async def play_with(target, config, messages, events):
     """Play a stream; before sending frame i, await `events[i]()`."""
-    answered_frames = asyncio.Semaphore(0)
+    answers = asyncio.Condition()
+    responses = []
 
     async def source():
         for index, message in enumerate(messages):
             if index in events:
-                for _ in range(index):  # everything before has been answered
-                    await answered_frames.acquire()
+                async with answers:
+                    await answers.wait_for(lambda: len(answered(responses)) == index)  # noqa: B023
                 await events[index]()
             yield message
 
-    responses = []
     async with RecognitionClient(target, max_reconnects=0) as client:
         async for response in client.recognize_stream(config, source()):
-            responses.append(response)
-            if response.HasField("recognition") or response.HasField("gap"):
-                answered_frames.release()
+            async with answers:
+                responses.append(response)
+                answers.notify_all()
     return responses
 
 

@@ -112,3 +112,21 @@ def test_memory_per_object_stops_growing(streamed):
     assert oldest.shape == (6, 15)
     grid = SIZE // 16
     assert oldest.nbytes == 7 * 64 * grid * grid * 2 + 16 * 256 * 4
+
+
+def test_bf16_sees_nearly_the_same_masks(videos):
+    config = architecture.CompactConfig()
+    masks = []
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.manual_seed(0)
+        network = architecture.random_compact(config)
+        network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.data.fill_(5.0)
+        engine = StreamingEngine(network, "cpu", dtype)
+        masks.append(streamed_masks(engine, videos, PROMPTS)[0][0][-1][1])
+    assert masks[0].dtype == masks[1].dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(*(m.flatten() for m in masks), dim=0) > 0.99
+
+
+def test_a_target_needs_a_memory_or_a_box():
+    with pytest.raises(ValueError, match="expected a memory to follow or a box"):
+        Target(0)
