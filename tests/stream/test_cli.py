@@ -60,8 +60,9 @@ def test_recognize_writes_the_four_outputs_with_every_frame(served, short_clip, 
     assert all(len(line) == 1 and set(line) <= RESULT_NAMES for line in lines)
     found = [r.recognition for r in responses(tmp_path) if r.HasField("recognition")]
     assert [r.frame_index for r in found] == list(range(FRAMES))
-    assert "track_id" in lines[5]["recognition"]["players"][0]
-    assert "x_min" in lines[5]["recognition"]["players"][0]["box"]
+    player = next(line["recognition"]["players"][0] for line in lines if "recognition" in line)
+    assert {"track_id", "box", "mask", "state", "confidence"} <= player.keys()
+    assert set(player["box"]) == {"x_min", "y_min", "x_max", "y_max"}
     mot = np.loadtxt(tmp_path / "mot.txt", delimiter=",")
     assert len(mot) == sum(len(r.players) for r in found)
     assert mot[:, 0].min() == 1

@@ -51,11 +51,13 @@ def truth():
 
 
 async def test_people_of_a_clip_are_found_tracked_and_masked(served, clip, truth):
-    responses = await play(served.target, *stored_stream(clip, FRAMES))
+    config, messages = stored_stream(clip, FRAMES)
+    responses = await play(served.target, config, messages)
     found = recognitions(responses)
     assert kinds(responses)[0] == "started"
     assert kinds(responses)[-1] == "summary"
-    assert [r.frame_index for r in found] == list(range(FRAMES))
+    # sent in decoding order, answered in presentation order
+    assert [r.frame_index for r in found] == sorted(m.frame_index for m in messages)
     recall = [(iou(truth[r.frame_index], boxes(r)).max(axis=1) > 0.5).mean() for r in found]
     assert np.mean(recall) > 0.7
     precision = [(iou(boxes(r), truth[r.frame_index]).max(axis=1) > 0.5).mean() for r in found]

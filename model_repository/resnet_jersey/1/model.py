@@ -1,0 +1,1 @@
+../../rfdetr_detector/1/model.py

@@ -1,0 +1,170 @@
+"""Frames of many streams in, objects out; slots, lifetimes and batching of the streams."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sam2_streaming.engine import StreamingEngine
+from sam2_streaming.requests import InvalidRequestError, StepRequest, StepResult
+from sam2_streaming.stream import Found, Mode, Plan, Stream, ViewSettings
+from sam2_streaming.windows import exclusive
+
+
+class SlotsExhaustedError(Exception):
+    """Every slot holds a live sequence; a START may succeed later or elsewhere."""
+
+
+class UnknownSequenceError(Exception):
+    """The sequence was not started here, has ended, or was idle for too long."""
+
+
+StepOutcome = StepResult | InvalidRequestError | UnknownSequenceError
+
+
+@dataclass(slots=True)
+class _Slot:
+    stream: Stream
+    used_at: float
+
+
+class Tracker:
+    """Follows the objects of several sequences.
+
+    The caller sees to it that one thread uses the tracker at a time.
+
+    Args:
+        engine: The network.
+        mode: See `ViewSettings`.
+        slots: Most sequences alive at a time.
+        ttl_s: Seconds after which an idle sequence is dropped.
+        batches_sequences: Whether the objects of all sequences of a call share one batch. Pays on a
+            GPU; results then depend on the other sequences, by rounding only. Without it they do
+            not depend on them at all.
+        max_objects: Most objects in a sequence.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        engine: StreamingEngine,
+        mode: Mode,
+        slots: int,
+        ttl_s: float,
+        batches_sequences: bool = False,
+        max_objects: int = 64,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.slots = slots
+        self._engine = engine
+        self._settings = ViewSettings(mode, engine.image_size, max_objects)
+        self._ttl_s = ttl_s
+        self._batches_sequences = batches_sequences
+        self._clock = clock
+        self._live: dict[int, _Slot] = {}
+
+    @property
+    def active_sequences(self) -> int:
+        """Number of live sequences."""
+        self._drop_idle()
+        return len(self._live)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all object memories in bytes."""
+        return sum(slot.stream.nbytes for slot in self._live.values())
+
+    def start(self, sequence_id: int) -> None:
+        """Open a sequence without objects; replaces a live one of the same id.
+
+        Raises:
+            SlotsExhaustedError: All slots are taken.
+        """
+        self._drop_idle()
+        if sequence_id not in self._live and len(self._live) >= self.slots:
+            raise SlotsExhaustedError(f"all {self.slots} sequence slots are in use")
+        self._live[sequence_id] = _Slot(Stream(self._settings), self._clock())
+
+    def end(self, sequence_id: int) -> None:
+        """Free everything of a sequence; unknown ones are ignored."""
+        self._live.pop(sequence_id, None)
+
+    def step(self, request: StepRequest) -> StepResult:
+        """Step one sequence; raises what `step_many` returns as an error."""
+        (outcome,) = self.step_many([request])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def step_many(self, requests: Sequence[StepRequest]) -> list[StepOutcome]:
+        """Step distinct sequences by one frame each.
+
+        Returns:
+            For each request its result, or the error that left its sequence as it was.
+        """
+        self._drop_idle()
+        planned = [self._plan(request) for request in requests]
+        ready = [plan for plan in planned if not isinstance(plan, Exception)]
+        groups = [ready] if self._batches_sequences else [[one] for one in ready]
+        results = iter([result for group in groups for result in self._run(group)])
+        return [plan if isinstance(plan, Exception) else next(results) for plan in planned]
+
+    def _drop_idle(self) -> None:
+        oldest = self._clock() - self._ttl_s
+        self._live = {k: slot for k, slot in self._live.items() if slot.used_at >= oldest}
+
+    def _plan(
+        self, request: StepRequest
+    ) -> tuple[Stream, Plan] | InvalidRequestError | UnknownSequenceError:
+        slot = self._live.get(request.sequence_id)
+        if slot is None:
+            return UnknownSequenceError(f"sequence {request.sequence_id} is not known; send START")
+        slot.used_at = self._clock()
+        try:
+            return slot.stream, slot.stream.plan(request)
+        except InvalidRequestError as error:
+            return error
+
+    def _run(self, group: Sequence[tuple[Stream, Plan]]) -> list[StepResult]:
+        """Step the objects of all plans in one batch; commit only once it has succeeded."""
+        found = self._find([plan for _, plan in group])
+        return [
+            stream.commit(plan, outcome)
+            for (stream, plan), outcome in zip(group, found, strict=True)
+        ]
+
+    def _find(self, plans: Sequence[Plan]) -> list[Found]:
+        parts = _parts([len(plan.sought) for plan in plans])
+        images = _parts([len(plan.images) for plan in plans])
+        targets = [
+            replace(one.target, image=one.target.image + part.start)
+            for plan, part in zip(plans, images, strict=True)
+            for one in plan.sought
+        ]
+        if not targets:
+            size = self._settings.image_size
+            nothing = Found(np.empty((0, size, size), np.float32), np.empty(0, np.float32), [])
+            return [nothing] * len(plans)
+
+        def resolve(logits: Tensor) -> Tensor:
+            return torch.cat(
+                [
+                    exclusive(logits[part], [one.window for one in plan.sought])
+                    for plan, part in zip(plans, parts, strict=True)
+                    if plan.sought
+                ]
+            )
+
+        pictures = np.concatenate([plan.images for plan in plans])
+        estimates = self._engine.step(pictures, targets, resolve)
+        logits, scores = estimates.logits.cpu().numpy(), estimates.scores.cpu().numpy()
+        return [Found(logits[part], scores[part], estimates.memories[part]) for part in parts]
+
+
+def _parts(lengths: Sequence[int]) -> list[slice]:
+    """Where each of several lists of these lengths lies in their concatenation."""
+    return [slice(a, b) for a, b in pairwise(accumulate(lengths, initial=0))]
