@@ -78,7 +78,7 @@ class TrackSettings(_Group):
     coast_s: float = Field(default=1.0, gt=0)
     """How long a confirmed track lives without a detection, in seconds."""
     duplicate_iou: float = Field(default=0.7, gt=0, lt=1)
-    """Of two tracks that overlap more than this, the one without a detection ends."""
+    """Of two tracks that overlap more than this for a while, the one with fewer detections ends."""
     correct_iou: float = Field(default=0.4, ge=0, lt=1)
     """Below this overlap of mask and detection the tracker is prompted with the detection again."""
     max_objects: int = Field(default=48, ge=1, le=64)
@@ -96,7 +96,7 @@ class IdentifySettings(_Group):
     """How much nearer (cosine) one side's centre must be than the other's to name a side."""
     reidentify_s: float = Field(default=20.0, ge=0)
     """How long a lost track may be found again, in seconds."""
-    reidentify_similarity: float = Field(default=0.7, ge=-1, le=1)
+    reidentify_similarity: float = Field(default=0.5, ge=-1, le=1)
     """Least cosine similarity to a lost track."""
 
 

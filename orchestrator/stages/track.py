@@ -24,7 +24,11 @@ _VELOCITY_BLEND = 0.5
 _SUPPORT_SCORE = 0.5
 """Least SAM2 score for a mask alone to vouch for a person."""
 _CORRECTION_PAUSE_FRAMES = 12
-_DUPLICATE_FRAMES = 5
+_DUPLICATE_FRAMES = 8
+"""Longer than two people usually cover each other nearly wholly."""
+_SENIORITY = 0.2
+"""What a well-founded track is preferred by where two claim one detection, in units of overlap."""
+_SENIOR_HITS = 25
 
 
 @dataclass(slots=True)
@@ -46,6 +50,13 @@ class _Tracklet:
     needs_prompt: bool = True
     """SAM2 does not know the object, or has lost it."""
     prompted_frames_ago: int = 0
+    covered: int = 0
+    """Frames in a row in which a senior track lay on the same place."""
+
+    @property
+    def seniority(self) -> float:
+        """How well founded the track is, 0 to 1."""
+        return min(self.hits, _SENIOR_HITS) / _SENIOR_HITS
 
     def predicted(self) -> Boxes:
         return self.xyxy + np.tile(self.velocity, 2)
@@ -201,6 +212,9 @@ class Tracker:
             if tracklet.mask is not None:
                 masked = iou(people.xyxy, segments[tracklet.object_id].xyxy[None])[:, 0]
                 affinity[:, column] += tracklet.support * (masked - affinity[:, column])
+        # Without this, two tracks on one person take turns.
+        seniority = np.array([tracklet.seniority for tracklet in self._tracklets], np.float32)
+        affinity += _SENIORITY * seniority * (affinity >= self._settings.match_iou)
         matched = {column: row for row, column in _assign(affinity, self._settings.match_iou)}
         for column, tracklet in enumerate(self._tracklets):
             if column in matched:
@@ -255,14 +269,17 @@ class Tracker:
         return is_outside or tracklet.misses > patience
 
     def _duplicates(self) -> set[int]:
+        """Find tracks that lay under a senior one for too long to be somebody else."""
         boxes = _stack([tracklet.xyxy for tracklet in self._tracklets])
-        overlap = iou(boxes, boxes)
-        np.fill_diagonal(overlap, 0.0)
-        return {
-            tracklet.object_id
-            for tracklet, most in zip(self._tracklets, overlap.max(axis=1, initial=0), strict=True)
-            if tracklet.misses >= _DUPLICATE_FRAMES and most > self._settings.duplicate_iou
-        }
+        # Ties in seniority go to the earlier object, so that exactly one of a pair is junior.
+        rank = [(-tracklet.hits, tracklet.object_id) for tracklet in self._tracklets]
+        is_covering = iou(boxes, boxes) > self._settings.duplicate_iou
+        for row, tracklet in enumerate(self._tracklets):
+            is_covered = any(
+                is_covering[row, column] and rank[column] < rank[row] for column in range(len(rank))
+            )
+            tracklet.covered = tracklet.covered + 1 if is_covered else 0
+        return {t.object_id for t in self._tracklets if t.covered >= _DUPLICATE_FRAMES}
 
     def _seen(self, known: set[int]) -> list[Track]:
         return [

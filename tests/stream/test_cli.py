@@ -1,6 +1,7 @@
 """`touchline` as a person uses it."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,21 @@ def test_missing_weights_stop_the_start_and_name_the_file(short_clip, tmp_path):
     assert done.returncode == 1
     assert "nowhere.pt" in done.stderr
     assert "Traceback" not in done.stderr.split("failed to load")[0]
+
+
+def test_up_serves_until_interrupted_and_leaves_nothing(clip, tmp_path):
+    command = [str(Path(sys.executable).with_name("touchline")), "up", "--port", "0", "--split"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = next(line for line in process.stderr if "serving" in line)
+        target = line.split()[-1]
+        path = tmp_path / "frame.jpg"
+        path.write_bytes(encode(pictures(clip, 1)[0], pb.FRAME_ENCODING_JPEG))
+        done = touchline("image", path, "--server", target)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert done.returncode == 0, done.stderr
+    assert not list(Path("/dev/shm").glob(f"touchline-{process.pid}-*"))
 
 
 def test_the_real_match_clip_is_recognised(served, footage, tmp_path):

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,10 @@ from tritonclient.grpc.aio import InferenceServerClient
 from deploy.local.cluster import LocalCluster
 from deploy.local.orchestrator import OrchestratorProcess
 from orchestrator.client import RecognitionClient
+from orchestrator.contracts import SIGLIP_EMBEDDER
+from orchestrator.errors import TensorContractError
+from orchestrator.settings import TritonSettings
+from orchestrator.triton.client import TritonClient
 from tests.stream.streams import (
     answered,
     boxes,
@@ -114,6 +119,19 @@ async def test_sigterm_warns_open_streams_and_answers_what_was_sent(served, pict
     assert "drain_notice" in kinds(responses)
     assert answered(responses) == list(range(10))
     assert kinds(responses)[-1] == "summary"
+
+
+async def test_a_live_model_that_differs_from_its_contract_is_refused(served):
+    wrong = replace(
+        SIGLIP_EMBEDDER,
+        inputs=(replace(SIGLIP_EMBEDDER.inputs[0], dims=(96, "S", 3)),),
+    )
+    settings = TritonSettings(url=served.cluster.endpoints["siglip_embedder"])
+    with pytest.raises(
+        TensorContractError, match=r"siglip_embedder: input crops: .*\[-1, 96, S, 3\]"
+    ):
+        async with TritonClient(settings, (wrong,)):
+            pass
 
 
 async def test_both_transports_give_the_same_results(served, clip):

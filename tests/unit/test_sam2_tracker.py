@@ -1,3 +1,5 @@
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -17,14 +19,13 @@ BOXES = {1: (10, 10, 40, 60), 2: (30, 15, 60, 70), 3: (70, 5, 110, 50)}
 BYTES_PER_OBJECT = 3 * 4 * 4 * 64 * 2 + 4 * 64 * 4
 
 
-def tiny_engine(presence):
+@cache
+def tiny_engine(presence=5.0):
+    """An engine whose random network always says "in sight" (5) or "absent" (-50)."""
     torch.manual_seed(0)
     network = random_compact(CONFIG)
     network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.data.fill_(presence)
     return StreamingEngine(network, "cpu", torch.float32)
-
-
-ENGINE = tiny_engine(presence=5.0)
 
 
 class Clock:
@@ -35,7 +36,7 @@ class Clock:
 
 
 def new_tracker(mode="window", **options):
-    return Tracker(ENGINE, mode, **{"slots": SLOTS, "ttl_s": 60.0, **options})
+    return Tracker(tiny_engine(), mode, **{"slots": SLOTS, "ttl_s": 60.0, **options})
 
 
 def frame(number, shape=(HEIGHT, WIDTH, 3)):

@@ -171,9 +171,13 @@ async def test_two_tracks_on_one_person_become_one():
     subject = tracker(ScriptedTriton(move=merge))
     for index in range(3):
         await subject.track(frame(index), people(LEFT, (60, 10, 80, 60)))
-    ended = [
-        i for index in range(3, 12) for i in (await subject.track(frame(index), people(LEFT))).ended
-    ]
+    ended = []
+    for index in range(3, 12):
+        tracks = await subject.track(frame(index), people(LEFT))
+        ended += tracks.ended
+        # the two do not take turns at the one detection
+        assert tracks.seen[0].object_id == 1
+        assert tracks.seen[0].state is TrackState.CONFIRMED
     assert ended == [2]
 
 
