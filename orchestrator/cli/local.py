@@ -65,9 +65,9 @@ def print_checks() -> int:
     found = checks()
     for check in found:
         mark = "[green]ok[/]     " if check.ok else "[red]missing[/]"
-        console.print(f"{mark} {check.name}: {check.detail}")
+        console.print(f"{mark} {check.name}: {check.detail}", soft_wrap=True)
         if not check.ok:
-            console.print(f"        → {check.remedy}")
+            console.print(f"        → {check.remedy}", soft_wrap=True)
     return 0 if all(check.ok for check in found) else 1
 
 
