@@ -86,11 +86,20 @@ class RecognitionClient:
             grpc.aio.AioRpcError: The server refused the stream, or stayed away.
         """
         outbox = _Outbox(frames)
+        try:
+            async for response in self._attempts(config, outbox):
+                yield response
+        finally:
+            outbox.close()
+
+    async def _attempts(
+        self, config: pb.StreamConfig, outbox: "_Outbox"
+    ) -> AsyncIterator[pb.RecognizeStreamResponse]:
         failures = 0
         while True:
             try:
                 async for response in self._attempt(config, outbox):
-                    if response.WhichOneof("response") != "started":
+                    if not response.HasField("started"):
                         failures = 0
                     yield response
             except grpc.aio.AioRpcError as error:
@@ -133,6 +142,7 @@ class _Outbox:
         self._unanswered: OrderedDict[int, pb.Frame] = OrderedDict()
         self._resend: list[pb.Frame] = []
         self._credits = asyncio.Semaphore(0)
+        self._pulling: asyncio.Future[pb.Frame | None] | None = None
 
     def restart(self, credits_: int) -> None:
         """Begin a stream: what is unanswered goes out first."""
@@ -154,10 +164,19 @@ class _Outbox:
         await self._credits.acquire()
         if self._resend:
             return self._resend.pop(0)
-        frame = await anext(self._frames, None)
+        if self._pulling is None:
+            self._pulling = asyncio.ensure_future(anext(self._frames, None))
+        # Shielded: when a stream breaks, the source must not be cancelled with it.
+        frame = await asyncio.shield(self._pulling)
+        self._pulling = None
         if frame is not None:
             self._unanswered[frame.frame_index] = frame
         return frame
+
+    def close(self) -> None:
+        """Stop waiting for the source."""
+        if self._pulling is not None:
+            self._pulling.cancel()
 
 
 async def _send(

@@ -17,7 +17,8 @@ def test_every_make_target_exists():
 
 
 def test_every_touchline_command_parses():
-    commands = re.findall(r"^(?:\.venv/bin/)?touchline (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
+    lines = re.findall(r"^\.venv/bin/touchline (.+)$", README, re.MULTILINE)
+    commands = [line.split("#")[0].strip() for line in lines]
     assert len(commands) >= 4
     for command in commands:
         _parser().parse_args(command.split())

@@ -3,15 +3,18 @@
 import asyncio
 import os
 import signal
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import pytest_asyncio
 from soccer.v1 import player_recognition_pb2 as pb
 from tritonclient.grpc.aio import InferenceServerClient
 
 from deploy.local.cluster import LocalCluster
 from deploy.local.orchestrator import OrchestratorProcess
+from deploy.local.ports import free_ports
 from orchestrator.client import RecognitionClient
 from orchestrator.contracts import SIGLIP_EMBEDDER
 from orchestrator.errors import TensorContractError
@@ -29,7 +32,7 @@ from tests.stream.streams import (
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
 
-async def play_with(target, config, messages, events):
+async def play_with(target, config, messages, events, max_reconnects=0):
     """Play a stream; before sending frame i, await `events[i]()`."""
     answers = asyncio.Condition()
     responses = []
@@ -42,7 +45,7 @@ async def play_with(target, config, messages, events):
                 await events[index]()
             yield message
 
-    async with RecognitionClient(target, max_reconnects=0) as client:
+    async with RecognitionClient(target, max_reconnects=max_reconnects) as client:
         async for response in client.recognize_stream(config, source()):
             async with answers:
                 responses.append(response)
@@ -78,14 +81,34 @@ async def test_a_reloaded_tracker_loses_no_frame_and_no_id(served, picture_clip)
     assert any(p.HasField("mask") for p in found[9].players)
 
 
-async def test_a_dead_embedder_degrades_and_a_dead_detector_gaps(picture_clip):
-    async with (
-        LocalCluster(split=True) as cluster,
-        OrchestratorProcess(
-            cluster.endpoints, settings={"TOUCHLINE_TRITON__INFER_TIMEOUT_S": "3"}
-        ) as orchestrator,
-    ):
-        pids = {model: server.pid for server in cluster.servers for model in server.models}
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def doomed():
+    """A cluster for tests that break it; one server per model."""
+    async with LocalCluster(split=True) as cluster:
+        yield cluster
+
+
+async def test_a_client_survives_the_death_of_its_server(doomed, picture_clip):
+    port = free_ports().grpc
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(OrchestratorProcess(doomed.endpoints, port=port))
+
+        async def replace_server():
+            os.kill(first.pid, signal.SIGKILL)
+            await stack.enter_async_context(OrchestratorProcess(doomed.endpoints, port=port))
+
+        responses = await play_with(
+            first.target, *picture_clip, {5: replace_server}, max_reconnects=5
+        )
+    assert kinds(responses).count("started") == 2
+    assert answered(responses) == list(range(10))
+
+
+async def test_a_dead_embedder_degrades_and_a_dead_detector_gaps(doomed, picture_clip):
+    async with OrchestratorProcess(
+        doomed.endpoints, settings={"TOUCHLINE_TRITON__INFER_TIMEOUT_S": "3"}
+    ) as orchestrator:
+        pids = {model: server.pid for server in doomed.servers for model in server.models}
 
         async def kill(model):
             os.kill(pids[model], signal.SIGKILL)
