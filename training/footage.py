@@ -94,7 +94,7 @@ class Clip:
         """Yield the pictures in order, RGB uint8 `(height, width, 3)`."""
         with av.open(str(self.video)) as container:
             for picture in container.decode(video=0):
-                yield picture.to_ndarray(format="rgb24")
+                yield np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
 
 
 def read_clip(directory: Path, name: str) -> Clip:

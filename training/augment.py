@@ -1,0 +1,147 @@
+"""What a served crop suffers, done to patches: box noise, occluders, blur, light; and new numbers.
+
+Pictures are RGB uint8 `(height, width, 3)`; all randomness comes from the numpy generator given.
+"""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from training.crops import GROWTH, PATCH_HEIGHT, PATCH_WIDTH, ROLES, Pixels
+from training.kits import Kit, Pattern, draw_kit
+
+_BOX_NOISE = 0.04  # standard deviation of a detected edge, as a share of the box's side
+_BLACK = np.array([20, 20, 22], np.float32)
+_MIN_CONTRAST = 90.0  # distance in RGB between a number and its shirt
+_GLYPH_SIZE = 64  # pixels; numbers are drawn large, then shrunk
+_FONTS = (  # shipped with matplotlib, so the same on every machine
+    "DejaVuSans-Bold.ttf",
+    "DejaVuSansMono-Bold.ttf",
+    "DejaVuSans.ttf",
+    "DejaVuSerif-Bold.ttf",
+    "STIXGeneralBol.ttf",
+    "cmb10.ttf",
+    "cmss10.ttf",
+)
+
+
+def cut(patch: Pixels, size: tuple[int, int], rng: np.random.Generator | None = None) -> Pixels:
+    """Return the person's box of a patch, resized to `size`, (height, width).
+
+    With `rng` the box is off by as much as a detector's, without it is exact.
+    """
+    margin = (1 - 1 / GROWTH) / 2
+    edges = np.array([margin, margin, 1 - margin, 1 - margin])
+    if rng is not None:
+        edges += rng.normal(0, _BOX_NOISE / GROWTH, 4)
+    x0, y0, x1, y1 = edges * np.array([PATCH_WIDTH, PATCH_HEIGHT] * 2)
+    height, width = size
+    scale_x, scale_y = width / (x1 - x0), height / (y1 - y0)
+    transform = np.array([[scale_x, 0, -x0 * scale_x], [0, scale_y, -y0 * scale_y]])
+    crop = cv2.warpAffine(patch, transform, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(crop, np.uint8)
+
+
+def dress(role: int, rng: np.random.Generator) -> Kit:
+    """Draw a kit as `role`, an index into `ROLES`, wears it in the clips.
+
+    Keepers wear one colour from head to foot, officials a plain shirt over black shorts and socks.
+    """
+    kit = draw_kit(rng)
+    match ROLES[role]:
+        case "goalkeeper":
+            return replace(kit, shorts=kit.shirt, socks=kit.shirt, pattern=Pattern.PLAIN)
+        case "referee":
+            return replace(kit, shorts=_BLACK, socks=_BLACK, pattern=Pattern.PLAIN)
+        case _:
+            return kit
+
+
+def occlude(patch: Pixels, other: Pixels, rng: np.random.Generator) -> None:
+    """Cover one side, or the legs, of a patch by the same part of another patch, in place."""
+    across, down = int(PATCH_WIDTH * rng.uniform(0.15, 0.4)), int(PATCH_HEIGHT * 0.65)
+    part = (np.s_[:, :across], np.s_[:, -across:], np.s_[down:])[rng.integers(3)]
+    patch[part] = other[part]
+
+
+def degrade(crop: Pixels, rng: np.random.Generator) -> Pixels:
+    """Return the crop as from a smaller, softer, compressed and differently lit picture."""
+    height, width = crop.shape[:2]
+    if rng.random() < 0.4:
+        share = rng.uniform(0.35, 1.0)
+        small = cv2.resize(crop, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+        crop = np.asarray(cv2.resize(small, (width, height)), np.uint8)
+    if rng.random() < 0.25:
+        crop = np.asarray(cv2.GaussianBlur(crop, (0, 0), rng.uniform(0.4, 1.3)), np.uint8)
+    light = crop * (rng.uniform(0.65, 1.35) * rng.uniform(0.93, 1.07, 3)) + rng.uniform(-15, 15)
+    light += rng.normal(0, rng.uniform(0, 6), crop.shape)
+    crop = np.clip(light, 0, 255).astype(np.uint8)
+    if rng.random() < 0.4:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 95))]
+        crop = np.asarray(cv2.imdecode(cv2.imencode(".jpg", crop, quality)[1], 1), np.uint8)
+    return crop
+
+
+def erase_number(patch: Pixels, number_box: NDArray[np.float32]) -> None:
+    """Fill the box, xyxy in patch pixels, from what surrounds it, in place."""
+    region = np.zeros(patch.shape[:2], np.uint8)
+    x0, y0, x1, y1 = number_box.round().astype(int)
+    region[max(y0 - 1, 0) : y1 + 1, max(x0 - 1, 0) : x1 + 1] = 1
+    patch[:] = cv2.inpaint(patch, region, 3, cv2.INPAINT_TELEA)
+
+
+def draw_number(
+    patch: Pixels, number_box: NDArray[np.float32], number: int, rng: np.random.Generator
+) -> None:
+    """Print a number in a random face, colour, size and slant over the box, in place."""
+    glyphs = _glyphs(number, _FONTS[rng.integers(len(_FONTS))])
+    ink = _warp(glyphs, number_box, rng, (patch.shape[1], patch.shape[0]))
+    x0, y0, x1, y1 = number_box.round().astype(int)
+    shirt = np.median(patch[max(y0, 0) : y1, max(x0, 0) : x1].reshape(-1, 3), axis=0)
+    alpha = (ink.astype(np.float32) / 255 * rng.uniform(0.8, 1.0))[..., None]
+    shade = np.clip((patch.mean(axis=2, keepdims=True) + 40) / (shirt.mean() + 40), 0.6, 1.3)
+    printed = patch * (1 - alpha) + _contrasting(shirt, rng) * shade * alpha
+    patch[:] = np.clip(printed, 0, 255).astype(np.uint8)
+
+
+@cache
+def _glyphs(number: int, font: str) -> Pixels:
+    """Return the number in white on black, cut tight, uint8 `(height, width)`."""
+    face = ImageFont.truetype(Path(mpl.get_data_path(), "fonts", "ttf", font), _GLYPH_SIZE)
+    left, top, right, bottom = (int(edge) for edge in face.getbbox(str(number)))
+    canvas = Image.new("L", (right - left, bottom - top))
+    ImageDraw.Draw(canvas).text((-left, -top), str(number), fill=255, font=face)
+    return np.asarray(canvas)
+
+
+def _warp(
+    glyphs: Pixels, box: NDArray[np.float32], rng: np.random.Generator, size: tuple[int, int]
+) -> Pixels:
+    """Lay the glyphs over the box in black of `size`, squeezed, slanted and turned a little."""
+    height, width = glyphs.shape
+    box_width, box_height = box[2] - box[0], box[3] - box[1]
+    tall = box_height * rng.uniform(0.75, 1.0)
+    wide = min(box_width * rng.uniform(0.75, 1.0), tall * width / height * 1.2)
+    slant, turn = rng.normal(0, 0.12), rng.normal(0, 0.08)
+    linear = np.array([[1, -turn - slant], [turn, 1]]) @ np.diag([wide / width, tall / height])
+    centre = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
+    shift = centre - linear @ np.array([width / 2, height / 2])
+    # Shrinking several times over would alias, and filmed numbers are soft: blur by target pixels.
+    soft = cv2.GaussianBlur(glyphs, (0, 0), rng.uniform(0.4, 1.4) * height / tall)
+    transform = np.column_stack([linear, shift])
+    return np.asarray(cv2.warpAffine(soft, transform, size), np.uint8)
+
+
+def _contrasting(shirt: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw white, black or any colour that stands out from the shirt, float `(3,)`."""
+    while True:
+        kind = rng.random()
+        colour = rng.uniform(0, 255, 3) if kind < 0.4 else np.full(3, 235.0 if kind < 0.75 else 20)
+        if np.linalg.norm(colour - shirt) > _MIN_CONTRAST:
+            return colour

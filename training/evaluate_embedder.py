@@ -1,0 +1,119 @@
+"""Score the embedder on clips and kits that it never saw."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+from torch.nn import functional
+from transformers import SiglipModel
+
+from training import augment
+from training.crops import HELD_OUT, NUMBER, ROLE, ROLES, CropSet
+from training.kit_texts import phrase, tokenizer
+
+IMAGE_SIZE = 64
+
+_BATCH = 128
+_MIN_CROPS = 3  # of a track that counts
+
+Embeddings = NDArray[np.float32]
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Map RGB uint8 `(n, height, width, 3)` to float32 `(n, 3, height, width)` in `[-1, 1]`.
+
+    Source: transformers, SiglipImageProcessor, mean and standard deviation .5.
+    """
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def embed_crops(model: SiglipModel, crops: CropSet) -> Embeddings:
+    """Return L2-normalised embeddings of all crops, cut exactly, float32 `(n, width)`."""
+    chunks = []
+    for start in range(0, len(crops), _BATCH):
+        patches = crops.pixels[start : start + _BATCH]
+        pixels = np.stack([augment.cut(patch, (IMAGE_SIZE, IMAGE_SIZE)) for patch in patches])
+        with torch.inference_mode():
+            chunks.append(model.vision_model(normalise(torch.from_numpy(pixels))).pooler_output)
+    return np.asarray(functional.normalize(torch.cat(chunks), dim=1).numpy())
+
+
+def embed_texts(model: SiglipModel, texts: list[str]) -> Embeddings:
+    """Return L2-normalised embeddings of texts, float32 `(n, width)`."""
+    tokens = tokenizer()(texts, padding="max_length", truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        pooled = model.text_model(tokens["input_ids"]).pooler_output
+    return np.asarray(functional.normalize(pooled, dim=1).numpy())
+
+
+def scores(model: SiglipModel, held_out: CropSet) -> dict[str, Any]:
+    """Return the scores of teams by clip, and of texts over all held-out kits."""
+    embeddings = embed_crops(model, held_out)
+    is_player = held_out.attributes[:, ROLE] == ROLES.index("player")
+    clip = held_out.track // 100
+    teams = {
+        name: team_scores(embeddings[rows], held_out.track[rows], np.asarray(held_out.kit[rows]))
+        for index, name in enumerate(HELD_OUT)
+        if (rows := is_player & (clip == index)).any()
+    }
+    return {"teams": teams, "texts": text_scores(model, embeddings, held_out, is_player)}
+
+
+def team_scores(
+    embeddings: Embeddings, track: NDArray[np.int32], kit: NDArray[np.int16]
+) -> dict[str, float]:
+    """Score two clusters over the mean embeddings of one clip's tracks.
+
+    Args:
+        embeddings: float32 `(n, width)` of the clip's outfield players.
+        track: int32 `(n,)`.
+        kit: int16 `(n,)`, two different values.
+
+    Returns:
+        Share of tracks in the right cluster, mean cosine between crops of one kit and of the two
+        kits, and the share of single crops that lie nearer to the mean of their own kit.
+    """
+    names = [one for one in np.unique(track) if (track == one).sum() >= _MIN_CROPS]
+    means = np.stack([_unit(embeddings[track == one].mean(axis=0)) for one in names])
+    team = np.array([kit[track == one][0] for one in names])
+    _, cluster = kmeans2(means, 2, iter=50, minit="++", seed=0)
+    agreement = float(((team == team[0]) == (cluster == cluster[0])).mean())
+    is_first = kit == team[0]
+    centres = [_unit(embeddings[rows].mean(axis=0)) for rows in (is_first, ~is_first)]
+    cosine, same = embeddings @ embeddings.T, is_first[:, None] == is_first
+    return {
+        "tracks": len(names),
+        "clustering_accuracy": max(agreement, 1 - agreement),
+        "cosine_same_kit": float(cosine[same].mean()),
+        "cosine_other_kit": float(cosine[~same].mean()),
+        "nearest_kit_accuracy": float(
+            ((embeddings @ centres[0] > embeddings @ centres[1]) == is_first).mean()
+        ),
+    }
+
+
+def text_scores(
+    model: SiglipModel, embeddings: Embeddings, held_out: CropSet, is_player: NDArray[np.bool_]
+) -> dict[str, float]:
+    """Score how well the full text about a kit finds the mean embedding of its wearers."""
+    kits = np.unique(held_out.kit[is_player])
+    rows = [np.flatnonzero(is_player & (held_out.kit == kit)) for kit in kits]
+    means = np.stack([_unit(embeddings[row].mean(axis=0)) for row in rows])
+    statements = np.stack([held_out.attributes[row[0]] for row in rows])
+    statements[:, NUMBER] = -1
+    similarity = embed_texts(model, [phrase(statement) for statement in statements]) @ means.T
+    clip = np.array([held_out.track[row[0]] // 100 for row in rows])
+    own = similarity.diagonal()
+    rival = np.where((clip[:, None] == clip) & ~np.eye(len(kits), dtype=bool), similarity, -1)
+    return {
+        "kits": len(kits),
+        "right_of_all_kits": float((similarity.argmax(axis=1) == np.arange(len(kits))).mean()),
+        "right_of_the_clips_two": float((own > rival.max(axis=1)).mean()),
+    }
+
+
+def _unit(vector: Embeddings) -> Embeddings:
+    return np.asarray(vector / np.linalg.norm(vector), np.float32)

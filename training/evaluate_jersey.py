@@ -1,0 +1,188 @@
+"""Calibrate the jersey network and score it on clips that it never saw.
+
+The temperatures are fitted on `CALIBRATION` and all scores are taken on the other held-out clips.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from training import augment
+from training.crops import HELD_OUT, NUMBER, ROLE, ROLES, SHIRT, CropSet
+from training.jersey_net import CROP_SIZE, HEADS, JerseyNet
+
+CALIBRATION = ("dev_05", "dev_13", "dev_14")
+THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
+
+_TEMPERATURES = np.geomspace(0.4, 4.0, 60)
+_OFFSETS = np.linspace(-6, 6, 241)
+_BATCH = 128
+
+
+def predict(net: JerseyNet, crops: CropSet) -> dict[str, Tensor]:
+    """Return the logits of every crop, cut exactly and not augmented, by head."""
+    chunks = []
+    for start in range(0, len(crops), _BATCH):
+        patches = crops.pixels[start : start + _BATCH]
+        pixels = np.stack([augment.cut(patch, CROP_SIZE) for patch in patches])
+        with torch.inference_mode():
+            chunks.append(net(torch.from_numpy(pixels)))
+    return {name: torch.cat([chunk[i] for chunk in chunks]).float() for i, name in enumerate(HEADS)}
+
+
+def calibrate(net: JerseyNet, held_out: CropSet) -> dict[str, float]:
+    """Make the beliefs of every head fit the `CALIBRATION` clips; return the temperatures.
+
+    Logits are divided by a temperature. The belief that a number is readable is shifted, too, since
+    training shows readable numbers more often than matches do.
+    """
+    rows = in_clips(held_out, CALIBRATION)
+    logits, truth = predict(net, held_out), truths(held_out)
+    temperatures = {}
+    for name in HEADS:
+        known = rows & (truth[name] >= 0).numpy()
+        head, target = logits[name][known], truth[name][known]
+        offset = best_offset(head[:, 0], target) if name == "number_visible" else 0.0
+        temperatures[name] = best_temperature(head + offset, target)
+        with torch.no_grad():
+            linear: Any = net.heads[name]
+            linear.bias.add_(offset)
+            for weight in linear.parameters():
+                weight.div_(temperatures[name])
+    return temperatures
+
+
+def best_temperature(logits: Tensor, truth: Tensor) -> float:
+    """Return the temperature with the least cross entropy.
+
+    Args:
+        logits: float32 `(n, classes)`; one column stands for a yes-or-no head.
+        truth: int64 `(n,)`.
+    """
+    if logits.shape[1] == 1:
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    losses = [functional.cross_entropy(logits / t, truth) for t in _TEMPERATURES]
+    return float(_TEMPERATURES[int(torch.stack(losses).argmin())])
+
+
+def best_offset(logits: Tensor, truth: Tensor) -> float:
+    """Return the shift after which as many are believed as are true; both `(n,)`."""
+    means = torch.stack([(logits + o).sigmoid().mean() for o in _OFFSETS])
+    return float(_OFFSETS[int((means - truth.float().mean()).abs().argmin())])
+
+
+def truths(crops: CropSet) -> dict[str, Tensor]:
+    """Return the target of every head, int64 `(n,)`, -1 where nothing is known."""
+    number = crops.attributes[:, NUMBER].astype(np.int64)
+    has_number = number >= 0
+    columns = {
+        "number_visible": crops.number_visible,
+        "tens": np.where(has_number, np.where(number > 9, number // 10, 10), -1),
+        "units": np.where(has_number, number % 10, -1),
+        "role": crops.attributes[:, ROLE],
+        "kit_colour": crops.attributes[:, SHIRT],
+    }
+    return {name: torch.from_numpy(column.astype(np.int64)) for name, column in columns.items()}
+
+
+def in_clips(held_out: CropSet, names: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Return which rows belong to the clips `names`, bool `(n,)`."""
+    return np.isin(held_out.track // 100, [HELD_OUT.index(name) for name in names])
+
+
+def scores(net: JerseyNet, held_out: CropSet) -> dict[str, Any]:
+    """Return the scores on the held-out clips that did not serve for calibration."""
+    rows = ~in_clips(held_out, CALIBRATION)
+    logits = {name: head[rows] for name, head in predict(net, held_out).items()}
+    truth = {name: column[rows] for name, column in truths(held_out).items()}
+    visible = truth["number_visible"] >= 0
+    return {
+        "crops": int(rows.sum()),
+        "number_visible_average_precision": average_precision(
+            logits["number_visible"][visible, 0].numpy(), truth["number_visible"][visible].numpy()
+        ),
+        "number": [number_score(logits, truth, threshold) for threshold in THRESHOLDS],
+        "number_by_track": track_number_score(logits, truth, held_out.track[rows]),
+        "role": role_score(logits["role"], truth["role"]),
+        "kit_colour_accuracy": _accuracy(logits["kit_colour"], truth["kit_colour"]),
+    }
+
+
+def number_probability(logits: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the likeliest number of each crop, int64 `(n,)`, and the belief in it, `[0, 1]`."""
+    tens, units = logits["tens"].softmax(1).max(1), logits["units"].softmax(1).max(1)
+    number = torch.where(tens.indices == 10, 0, tens.indices) * 10 + units.indices
+    return number, logits["number_visible"][:, 0].sigmoid() * tens.values * units.values
+
+
+def number_score(
+    logits: dict[str, Tensor], truth: dict[str, Tensor], threshold: float
+) -> dict[str, float]:
+    """Return precision of the numbers said at a threshold and their coverage of readable crops.
+
+    A number said where none is readable counts as wrong; doubtful crops do not count.
+    """
+    number, belief = number_probability(logits)
+    sure = truth["number_visible"] >= 0
+    said = sure & (belief > threshold)
+    true_number = torch.where(truth["tens"] == 10, 0, truth["tens"]) * 10 + truth["units"]
+    right = said & (truth["number_visible"] == 1) & (number == true_number)
+    return {
+        "threshold": threshold,
+        "precision": float(right.sum() / said.sum().clamp(min=1)),
+        "coverage": float(right.sum() / (truth["number_visible"] == 1).sum()),
+    }
+
+
+def track_number_score(
+    logits: dict[str, Tensor], truth: dict[str, Tensor], track: NDArray[np.int32]
+) -> dict[str, float]:
+    """Vote over each track, summing the beliefs above one half, and score it against the truth.
+
+    Tracks with at least 3 readable crops are counted; a track is silent without a sure crop.
+    """
+    number, belief = (column.numpy() for column in number_probability(logits))
+    true_number = np.where(truth["tens"] == 10, 0, truth["tens"]) * 10 + truth["units"].numpy()
+    readable = truth["number_visible"].numpy() == 1
+    said = right = tracks = 0
+    for one in np.unique(track):
+        rows = track == one
+        if (rows & readable).sum() < 3:
+            continue
+        tracks += 1
+        votes = np.bincount(number[rows], belief[rows] * (belief[rows] > 0.5), minlength=100)
+        said += bool(votes.any())
+        right += bool(votes.any() and votes.argmax() == true_number[rows & readable][0])
+    return {"tracks": tracks, "said": said, "right": right}
+
+
+def role_score(logits: Tensor, truth: Tensor) -> dict[str, Any]:
+    """Return accuracy, recall by role, and accuracy and share of the crops believed above .9."""
+    belief, role = logits.softmax(1).max(1)
+    sure = belief > 0.9
+    return {
+        "accuracy": _accuracy(logits, truth),
+        "recall": {
+            name: float((role[truth == i] == i).float().mean())
+            for i, name in enumerate(ROLES)
+            if (truth == i).any()
+        },
+        "accuracy_above_0.9": float((role[sure] == truth[sure]).float().mean()),
+        "share_above_0.9": float(sure.float().mean()),
+    }
+
+
+def average_precision(score: NDArray[np.float32], is_positive: NDArray[np.int64]) -> float:
+    """Return the mean of the precision at the rank of every positive."""
+    hits = is_positive[np.argsort(-score)] == 1
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    return float(precision[hits].mean())
+
+
+def _accuracy(logits: Tensor, truth: Tensor) -> float:
+    known = truth >= 0
+    return float((logits[known].argmax(1) == truth[known]).float().mean())

@@ -1,0 +1,138 @@
+"""Batches for the jersey network: crops as in the clips, crops with new numbers, and close-ups.
+
+Targets are int64 `(n,)` by head of the network, `IGNORED` where nothing is known.
+"""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training import augment
+from training.crops import (
+    GROWTH,
+    NUMBER,
+    PATCH_HEIGHT,
+    PATCH_WIDTH,
+    ROLE,
+    SHIRT,
+    SHORTS,
+    CropSet,
+    Pixels,
+    kit_attributes,
+)
+from training.jersey_net import CROP_SIZE, HEADS
+from training.kits import paint
+
+IGNORED = -1
+NO_TENS = 10  # column of `tens` for numbers below 10
+
+_BATCH = 64
+_NATURAL = 20  # crops of a batch that are as in the clips; digits take longest to learn
+_SYNTHETIC = 0.6  # share of the numbers that are printed anew
+_ONE_DIGIT = 0.2  # share of those below 10
+_CLOSE_UP_SIDE = 48  # pixels of a patch
+
+Batch = tuple[Tensor, dict[str, Tensor]]
+Sample = tuple[Pixels, dict[str, int]]
+
+
+def batches(crops: CropSet, rng: np.random.Generator) -> Iterator[Batch]:
+    """Yield augmented batches for ever: some crops as in the clips, and many readable numbers.
+
+    Roles are learnt from the
+    former only, so that the network's belief keeps the frequencies of real crops.
+    """
+    readable = np.flatnonzero(crops.number_visible == 1)
+    while True:
+        natural = rng.integers(len(crops), size=_NATURAL)
+        numbers = readable[rng.integers(len(readable), size=_BATCH - _NATURAL)]
+        samples = [_natural_sample(crops, int(i), rng) for i in natural]
+        samples += [_number_sample(crops, int(i), rng) for i in numbers]
+        yield _batch(samples)
+
+
+def _natural_sample(crops: CropSet, index: int, rng: np.random.Generator) -> Sample:
+    patch, attributes = crops.pixels[index].copy(), crops.attributes[index].copy()
+    visible = int(crops.number_visible[index])
+    if visible != 1 and rng.random() < 0.6:  # new clothes would hide a true number
+        kit = augment.dress(int(attributes[ROLE]), rng)
+        paint(patch, crops.masks[index], kit)
+        attributes[SHIRT : SHORTS + 1] = kit_attributes(kit)
+    if visible != 1 and rng.random() < 0.15:
+        augment.occlude(patch, crops.pixels[rng.integers(len(crops))], rng)
+    return _finish(patch, rng), targets(attributes, visible)
+
+
+def _number_sample(crops: CropSet, index: int, rng: np.random.Generator) -> Sample:
+    patch, attributes = crops.pixels[index].copy(), crops.attributes[index].copy()
+    if rng.random() < _SYNTHETIC:
+        box, number = crops.number_box[index], _draw_value(rng)
+        augment.erase_number(patch, box)
+        if rng.random() < 0.7:
+            kit = augment.dress(int(attributes[ROLE]), rng)
+            paint(patch, crops.masks[index], kit)
+            attributes[SHIRT : SHORTS + 1] = kit_attributes(kit)
+        augment.draw_number(patch, box, number, rng)
+        attributes[NUMBER] = number
+    attributes[ROLE] = IGNORED
+    return _finish(patch, rng), targets(attributes, 1)
+
+
+def close_up_batches(crops: CropSet, rng: np.random.Generator) -> Iterator[Batch]:
+    """Yield windows about back numbers, at the scale of `CROP_SIZE`, for ever."""
+    readable = np.flatnonzero(crops.number_visible == 1)
+    while True:
+        rows = readable[rng.integers(len(readable), size=_BATCH)]
+        yield _batch([_close_up(crops, int(row), rng) for row in rows])
+
+
+def _close_up(crops: CropSet, index: int, rng: np.random.Generator) -> Sample:
+    box, attributes = crops.number_box[index], np.full(6, IGNORED, np.int16)
+    attributes[NUMBER] = crops.attributes[index, NUMBER]
+    centre = (box[:2] + box[2:]) / 2 + rng.normal(0, 3, 2)
+    limit = np.array([PATCH_WIDTH, PATCH_HEIGHT]) - _CLOSE_UP_SIDE
+    left, top = np.clip(centre - _CLOSE_UP_SIDE / 2, 0, limit).astype(int)
+    whole = crops.pixels[index, top : top + _CLOSE_UP_SIDE, left : left + _CLOSE_UP_SIDE]
+    window = whole[..., rng.permutation(3)].copy()  # other colours
+    if rng.random() < _SYNTHETIC:
+        box = box - np.array([left, top, left, top], np.float32)
+        attributes[NUMBER] = _draw_value(rng)
+        augment.erase_number(window, box)
+        augment.draw_number(window, box, int(attributes[NUMBER]), rng)
+    fy, fx = CROP_SIZE[0] / PATCH_HEIGHT * GROWTH, CROP_SIZE[1] / PATCH_WIDTH * GROWTH
+    scaled = np.asarray(cv2.resize(window, None, fx=fx, fy=fy), np.uint8)
+    return augment.degrade(scaled, rng), targets(attributes, IGNORED)
+
+
+def _batch(samples: list[Sample]) -> Batch:
+    pixels = torch.from_numpy(np.stack([pixels for pixels, _ in samples]))
+    return pixels, {name: torch.tensor([truth[name] for _, truth in samples]) for name in HEADS}
+
+
+def _draw_value(rng: np.random.Generator) -> int:
+    return int(rng.integers(1, 10 if rng.random() < _ONE_DIGIT else 100))
+
+
+def _finish(patch: Pixels, rng: np.random.Generator) -> Pixels:
+    return augment.degrade(augment.cut(patch, CROP_SIZE, rng), rng)
+
+
+def targets(attributes: NDArray[np.int16], visible: int) -> dict[str, int]:
+    """Return the target of every head; -1 where nothing is known.
+
+    Args:
+        attributes: One row of `CropSet.attributes`.
+        visible: Its `number_visible`.
+    """
+    number = int(attributes[NUMBER])
+    return {
+        "number_visible": visible,
+        "tens": IGNORED if number < 0 else number // 10 if number > 9 else NO_TENS,
+        "units": IGNORED if number < 0 else number % 10,
+        "role": int(attributes[ROLE]),
+        "kit_colour": int(attributes[SHIRT]),
+    }

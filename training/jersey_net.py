@@ -1,0 +1,111 @@
+"""The jersey network: back number, role and shirt colour of one person's crop.
+
+The backbone is torchvision's own `ResNet`; official state dicts of ResNet-18, -34 and -50 load into
+it. `export` writes the ONNX graph of the contract in `orchestrator.contracts`.
+"""
+
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import helper
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from typing_extensions import override
+
+from training.crops import ROLES
+from training.onnx_storage import store_fp16
+
+CROP_SIZE = (128, 64)
+HEADS = {"number_visible": 1, "tens": 11, "units": 10, "role": len(ROLES), "kit_colour": 11}
+BACKBONES: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
+    "resnet10": (BasicBlock, [1, 1, 1, 1]),
+    "resnet18": (BasicBlock, [2, 2, 2, 2]),
+    "resnet34": (BasicBlock, [3, 4, 6, 3]),
+    "resnet50": (Bottleneck, [3, 4, 6, 3]),
+}
+OPSET = 17
+
+# Source: torchvision 0.27, transforms of the ImageNet weights.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+class JerseyNet(nn.Module):
+    """A torchvision ResNet with one linear head per output of the contract.
+
+    Args:
+        backbone: A key of `BACKBONES`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: str = "resnet10") -> None:
+        super().__init__()
+        if backbone not in BACKBONES:
+            raise ValueError(f"backbone {backbone!r}: expected one of {', '.join(BACKBONES)}")
+        block, layers = BACKBONES[backbone]
+        self.backbone = ResNet(block, layers, num_classes=1)
+        features = self.backbone.fc.in_features
+        self.backbone.fc = nn.Identity()
+        self.heads = nn.ModuleDict({name: nn.Linear(features, n) for name, n in HEADS.items()})
+        self.register_buffer("mean", torch.tensor(_MEAN) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(_STD) * 255, persistent=False)
+
+    def load_backbone(self, path: Path) -> None:
+        """Load an official torchvision state dict, such as `resnet18-f37072fd.pth`.
+
+        Its ImageNet classifier (`fc.*`) is left out; all else must match.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The file belongs to another architecture; names it and the first mismatch.
+        """
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = {name: value for name, value in weights.items() if not name.startswith("fc.")}
+        try:
+            self.backbone.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(f"{path}: expected torchvision's state dict of {error}") from error
+
+    @override
+    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
+        """Return the logits of all heads, in the order of the contract's outputs.
+
+        Args:
+            crops: RGB uint8 `(n, height, width, 3)`.
+
+        Returns:
+            One float32 `(n, width of the head)` for each of `HEADS`.
+        """
+        pixels = (crops.float() - self.mean) / self.std
+        features = self.backbone(pixels.permute(0, 3, 1, 2)).float()
+        return tuple(head(features) for head in self.heads.values())
+
+
+def export(net: JerseyNet, out: Path, provenance: str) -> None:
+    """Write the net as ONNX: uint8 `crops` of any batch size in, one output per head.
+
+    Weights are stored as fp16, computation is fp32. The file appears complete or not at all.
+    """
+    partial = out.with_suffix(".partial")
+    batch = {name: {0: "batch"} for name in ("crops", *HEADS)}
+    with warnings.catch_warnings():  # the exporter that needs no further package is deprecated
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            net.eval(),
+            (torch.zeros(2, *CROP_SIZE, 3, dtype=torch.uint8),),
+            str(partial),
+            input_names=["crops"],
+            output_names=list(HEADS),
+            dynamic_axes=batch,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    graph = store_fp16(onnx.load(partial))
+    helper.set_model_props(graph, {"provenance": provenance})
+    onnx.checker.check_model(graph, full_check=True)
+    onnx.save(graph, partial)
+    partial.replace(out)
