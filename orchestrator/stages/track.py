@@ -212,6 +212,9 @@ class Tracker:
             if tracklet.mask is not None:
                 masked = iou(people.xyxy, segments[tracklet.object_id].xyxy[None])[:, 0]
                 affinity[:, column] += tracklet.support * (masked - affinity[:, column])
+        # A detection that an older track's mask explains after all is no birth.
+        is_newborn = np.array([not tracklet.hits for tracklet in self._tracklets], np.bool_)
+        affinity[:, is_newborn] = np.minimum(affinity[:, is_newborn], self._settings.match_iou)
         # Without this, two tracks on one person take turns.
         seniority = np.array([tracklet.seniority for tracklet in self._tracklets], np.float32)
         affinity += _SENIORITY * seniority * (affinity >= self._settings.match_iou)
@@ -263,7 +266,7 @@ class Tracker:
             return False
         patience = self._coast_frames
         if tracklet.hits < self._settings.confirm_frames:
-            patience = 1
+            patience = min(tracklet.hits, 1)
         x, y = (tracklet.xyxy[:2] + tracklet.xyxy[2:]) / 2
         is_outside = not (0 <= x < frame.width and 0 <= y < frame.height)
         return is_outside or tracklet.misses > patience

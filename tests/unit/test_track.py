@@ -86,6 +86,20 @@ async def test_masks_carry_ids_through_a_crossing():
     assert {t.object_id: float(t.xyxy[0]) for t in tracks.seen} == {1: 105.0, 2: 10.0}
 
 
+async def test_a_detection_that_a_mask_explains_starts_no_track():
+    jump = np.array([30, 0, 30, 0], np.float32)
+    triton = ScriptedTriton(move=lambda i, age, box: (box + jump * (i == 1 and age >= 4), 0.9))
+    subject = tracker(triton)
+    for index in range(4):
+        await subject.track(frame(index), people(LEFT))
+    moved = tuple(np.array(LEFT) + jump)
+    tracks = await subject.track(frame(4), people(moved))
+    assert [t.object_id for t in tracks.seen] == [1]
+    assert tracks.ended == (2,)
+    await subject.track(frame(5), people(moved))
+    assert triton.seen("sam2_tracker")[-1][0]["forget_object_ids"].tolist() == [[2]]
+
+
 async def test_an_undetected_person_coasts_on_its_mask():
     subject = tracker(ScriptedTriton())
     for index in range(3):
