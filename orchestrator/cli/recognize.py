@@ -176,5 +176,6 @@ def _report(summary: dict[str, Any], directory: Path) -> int:
         f"{recognized} of {received} frames at {summary['frames_per_second']} frames/s{lost}; "
         f"{len(summary['tracks'])} tracks, {numbered} with a number"
     )
-    console.print(f"written to {directory}/: results.jsonl mot.txt annotated.mp4 summary.json")
+    names = " ".join(sorted(path.name for path in directory.iterdir() if path.is_file()))
+    console.print(f"in {directory}/: {names}")
     return 0 if recognized else 1

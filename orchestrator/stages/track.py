@@ -23,6 +23,8 @@ from orchestrator.types import Boxes, Detections, Frame, Mask, Track, Tracks, Tr
 _VELOCITY_BLEND = 0.5
 _SUPPORT_SCORE = 0.5
 """Least SAM2 score for a mask alone to vouch for a person."""
+_SUPPORT_HEIGHT = 0.5
+"""A mask lower than this share of the person shows a foot or an arm, not where the person is."""
 _CORRECTION_PAUSE_FRAMES = 12
 _DUPLICATE_FRAMES = 8
 """Longer than two people usually cover each other nearly wholly."""
@@ -204,9 +206,11 @@ class Tracker:
         """Settle every tracklet's box from its mask, its motion and the detections."""
         for tracklet in self._tracklets:
             segment = segments.get(tracklet.object_id)
-            has_mask = segment is not None and segment.xyxy[2] > segment.xyxy[0]
-            tracklet.support = segment.score if segment and has_mask else 0.0
-            tracklet.mask = segment.mask if segment and has_mask else None
+            if segment is None or segment.xyxy[2] <= segment.xyxy[0]:
+                tracklet.support, tracklet.mask = 0.0, None
+                continue
+            is_whole = _height(segment.xyxy) >= _SUPPORT_HEIGHT * _height(tracklet.xyxy)
+            tracklet.support, tracklet.mask = segment.score * is_whole, segment.mask
         affinity = iou(people.xyxy, _stack([t.predicted() for t in self._tracklets]))
         for column, tracklet in enumerate(self._tracklets):
             if tracklet.mask is not None:
@@ -303,6 +307,10 @@ class Tracker:
         if tracklet.hits < self._settings.confirm_frames:
             return TrackState.TENTATIVE
         return TrackState.COASTING if tracklet.misses else TrackState.CONFIRMED
+
+
+def _height(xyxy: Boxes) -> float:
+    return float(xyxy[3] - xyxy[1])
 
 
 def _stack(boxes: list[Boxes]) -> Boxes:

@@ -103,8 +103,13 @@ def test_duplicates_of_other_labels_are_both_kept():
 
 
 def test_neighbours_within_one_tile_are_both_kept():
-    near = boxes((10, 10, 20, 30), (11, 10, 21, 30))
+    near = boxes((10, 10, 20, 30), (12, 10, 22, 30))
     assert len(merge_tiles([found(near)], boxes((0, 0, 128, 72)))) == 2
+
+
+def test_two_queries_on_one_person_count_once():
+    same = boxes((10, 10, 30, 60), (11, 10, 31, 60))
+    assert len(merge_tiles([found(same)], boxes((0, 0, 128, 72)))) == 1
 
 
 def test_part_seen_at_the_edge_of_a_tile_is_dropped():
