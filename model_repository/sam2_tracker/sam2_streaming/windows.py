@@ -19,6 +19,8 @@ COVER = 2.5
 MIN_SIDE_PX = 32
 MAX_SIZE_CHANGE = 0.004
 """Most a window grows or shrinks per frame: a mask that loses its feet must not shrink it."""
+MASK_SHORTFALL = 1.02
+"""Height of an object in heights of its mask, which misses a little of head and feet."""
 SPEED_SHARE = 0.8
 """Share of the last speed that the next window moves by."""
 SUPPRESSED_LOGIT = -5.0
@@ -83,7 +85,7 @@ class Follower:
             return Follower(self.centre + coasted, coasted, self.height, is_lost=True)
         centre = _centre(box)
         speed = 0 * self.speed if self.is_lost else (self.speed + centre - self.centre) / 2
-        wanted = 0.9 * self.height + 0.1 * float(box[3] - box[1])
+        wanted = 0.9 * self.height + 0.1 * MASK_SHORTFALL * float(box[3] - box[1])
         change = MAX_SIZE_CHANGE * self.height
         height = float(np.clip(wanted, self.height - change, self.height + change))
         return Follower(centre, speed, height)
