@@ -1,6 +1,7 @@
 """`touchline image FILE`: one picture through the gRPC API, as JSON on standard output."""
 
 import argparse
+from pathlib import Path
 
 import cv2
 from google.protobuf.json_format import MessageToJson
@@ -42,14 +43,25 @@ async def recognize_image(options: argparse.Namespace) -> int:
         console.print(f"[bold white on red] {UNTRAINED_BANNER} [/]")
     print(MessageToJson(response.recognition, preserving_proto_field_name=True))
     if options.output is not None:
-        recognition = response.recognition
-        pixels = decode_compressed(
-            data, encoding, max_pixels=recognition.width_px * recognition.height_px
-        )
-        painter = Painter(recognition.width_px, recognition.height_px, title=options.image.stem)
-        drawn = painter.draw(pixels, recognition, banner=UNTRAINED_BANNER if untrained else None)
-        cv2.imwrite(str(options.output), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+        banner = UNTRAINED_BANNER if untrained else None
+        _draw(options.output, data, encoding, response.recognition, banner)
     return 0
+
+
+def _draw(
+    path: Path, data: bytes, encoding: Encoding, found: pb.FrameRecognition, banner: str | None
+) -> None:
+    """Write the picture with what was found in it."""
+    pixels = decode_compressed(data, encoding, max_pixels=found.width_px * found.height_px)
+    painter = Painter(found.width_px, found.height_px, title=path.stem)
+    drawn = painter.draw(pixels, found, banner=banner)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        is_written = cv2.imwrite(str(path), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+    except cv2.error:  # an ending that OpenCV does not know
+        is_written = False
+    if not is_written:
+        raise InvalidRequestError("--output", f"expected a .png or .jpg file, got {path}")
 
 
 def _encoding(data: bytes) -> Encoding | None:
