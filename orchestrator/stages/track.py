@@ -11,16 +11,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from orchestrator.contracts import SAM2_TRACKER
 from orchestrator.errors import ModelError
 from orchestrator.imaging import iou
 from orchestrator.settings import TrackSettings
+from orchestrator.stages.matching import match, near
 from orchestrator.triton.client import SequenceStep, TritonClient
 from orchestrator.types import Boxes, Detections, Frame, Mask, Track, Tracks, TrackState
 
 _VELOCITY_BLEND = 0.5
+_KNOWN_HITS = 3
+"""Detections after which a track's velocity is known, and tracks that tell the camera's."""
 _SUPPORT_SCORE = 0.5
 """Least SAM2 score for a mask alone to vouch for a person."""
 _SUPPORT_HEIGHT = 0.5
@@ -130,9 +132,9 @@ class Tracker:
 
     def _prompts(self, people: Detections) -> dict[int, Boxes]:
         """Give birth to unmatched detections; return the boxes that SAM2 must be told."""
-        predicted = _stack([tracklet.predicted() for tracklet in self._tracklets])
+        predicted = self._predicted()
         overlap = iou(people.xyxy, predicted)
-        matched = _assign(overlap, self._settings.match_iou)
+        matched = match(overlap, near(people.xyxy, predicted), self._settings.match_iou)
         prompts = {
             self._tracklets[column].object_id: people.xyxy[row]
             for row, column in matched
@@ -163,10 +165,24 @@ class Tracker:
             people.xyxy[row].copy(),
             people.label[row],
             float(people.confidence[row]),
+            self._camera_motion(),
         )
         self._next_object_id += 1
         self._tracklets.append(born)
         return born
+
+    def _camera_motion(self) -> NDArray[np.float32]:
+        """Guess how the picture moves, pixels per frame `(2,)`: the median of who is followed.
+
+        Whoever comes into the picture of a moving camera is as fast as everybody else in it.
+        """
+        moving = [t.velocity for t in self._tracklets if t.hits >= _KNOWN_HITS]
+        if len(moving) < _KNOWN_HITS:
+            return np.zeros(2, np.float32)
+        return np.asarray(np.median(moving, axis=0), np.float32)
+
+    def _predicted(self) -> Boxes:
+        return _stack([tracklet.predicted() for tracklet in self._tracklets])
 
     async def _segment(self, frame: Frame, prompts: dict[int, Boxes]) -> dict[int, _Segment]:
         """Ask SAM2 where everybody is, telling it who joined and who left."""
@@ -211,7 +227,8 @@ class Tracker:
                 continue
             is_whole = _height(segment.xyxy) >= _SUPPORT_HEIGHT * _height(tracklet.xyxy)
             tracklet.support, tracklet.mask = segment.score * is_whole, segment.mask
-        affinity = iou(people.xyxy, _stack([t.predicted() for t in self._tracklets]))
+        predicted = self._predicted()
+        affinity = iou(people.xyxy, predicted)
         for column, tracklet in enumerate(self._tracklets):
             if tracklet.mask is not None:
                 masked = iou(people.xyxy, segments[tracklet.object_id].xyxy[None])[:, 0]
@@ -222,7 +239,8 @@ class Tracker:
         # Without this, two tracks on one person take turns.
         seniority = np.array([tracklet.seniority for tracklet in self._tracklets], np.float32)
         affinity += _SENIORITY * seniority * (affinity >= self._settings.match_iou)
-        matched = {column: row for row, column in _assign(affinity, self._settings.match_iou)}
+        pairs = match(affinity, near(people.xyxy, predicted), self._settings.match_iou)
+        matched = {column: row for row, column in pairs}
         for column, tracklet in enumerate(self._tracklets):
             if column in matched:
                 self._confirm(tracklet, people, matched[column], segments)
@@ -315,13 +333,3 @@ def _height(xyxy: Boxes) -> float:
 
 def _stack(boxes: list[Boxes]) -> Boxes:
     return np.stack(boxes) if boxes else np.zeros((0, 4), np.float32)
-
-
-def _assign(affinity: NDArray[np.float32], least: float) -> list[tuple[int, int]]:
-    """Return the best one-to-one (row, column) pairs whose affinity is at least `least`."""
-    rows, columns = linear_sum_assignment(affinity, maximize=True)
-    return [
-        (int(row), int(column))
-        for row, column in zip(rows, columns, strict=True)
-        if affinity[row, column] >= least
-    ]

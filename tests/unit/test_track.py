@@ -100,6 +100,18 @@ async def test_a_detection_that_a_mask_explains_starts_no_track():
     assert triton.seen("sam2_tracker")[-1][0]["forget_object_ids"].tolist() == [[2]]
 
 
+async def test_whoever_enters_while_the_camera_pans_keeps_one_id():
+    def pan(object_id, age, box):
+        return box + np.array([15, 0, 15, 0], np.float32) * age, 0.9
+
+    subject = tracker(ScriptedTriton(move=pan))
+    for index in range(9):
+        known = [(10 + 15 * index + x, 10, 30 + 15 * index + x, 60) for x in (0, 40)]
+        late = [(15 * (index - 5), 10, 20 + 15 * (index - 5), 60)] if index >= 5 else []
+        tracks = await subject.track(frame(index), people(*known, *late))
+    assert [t.object_id for t in tracks.seen] == [1, 2, 3]
+
+
 async def test_an_undetected_person_coasts_on_its_mask():
     subject = tracker(ScriptedTriton())
     for index in range(3):
