@@ -29,6 +29,8 @@ _RETURN_REACH = 1.5
 """How far a lost person may be from where it was lost, in body heights at once ..."""
 _RETURN_SPEED = 4.0
 """... and more per second since."""
+_RETURN_S = 2.0
+"""After a longer absence looks and place prove nothing: a side dresses alike. The number does."""
 _MOST_PEOPLE = 512
 """People remembered; the longest lost are forgotten first."""
 _REPORTED = ("role", "team", "jersey_number", "player_id")
@@ -127,6 +129,8 @@ class Ledger:
             if known is None:
                 continue
             away_s = (frame_count - person.last_count) / self._frame_rate
+            if away_s > _RETURN_S:
+                continue
             height = max(float(person.xyxy[3] - person.xyxy[1]), 1.0)
             distance = float(np.linalg.norm(_centre(track.xyxy) - _centre(person.xyxy))) / height
             reach = _RETURN_REACH + _RETURN_SPEED * away_s
