@@ -31,7 +31,7 @@ from orchestrator.errors import (
 )
 from orchestrator.flow import Outcome
 from orchestrator.session import StreamSession
-from orchestrator.settings import NumberSettings, Settings
+from orchestrator.settings import IdentifySettings, NumberSettings, Settings
 from orchestrator.triton.client import TritonClient
 from orchestrator.types import (
     EncodedFrame,
@@ -48,8 +48,12 @@ Still = grpc.aio.ServicerContext[pb.RecognizeFrameRequest, pb.RecognizeFrameResp
 
 _GRANT_FRAMES = 4
 """Credits go back in small batches: fewer messages, and never more than this many held back."""
-_STILL_NUMBERS = NumberSettings(min_votes=0.5, role_min_readings=1.0)
-"""A single image has a single reading of each person."""
+_MOST_PEOPLE = 64
+_STILL = {
+    "identify": IdentifySettings(max_crops_per_frame=_MOST_PEOPLE),
+    "number": NumberSettings(max_crops_per_frame=_MOST_PEOPLE, min_votes=0.5, role_min_readings=1),
+}
+"""A single image has one look at each person, at all of them at once."""
 
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
@@ -158,7 +162,7 @@ class PlayerRecognitionServicer(pb_grpc.PlayerRecognitionServiceServicer):
 
     async def _answer_to(self, frame: EncodedFrame, config: StreamConfig) -> Outcome:
         """Run a stream of a single frame."""
-        settings = self._settings.model_copy(update={"number": _STILL_NUMBERS})
+        settings = self._settings.model_copy(update=_STILL)
         session = await StreamSession.open(config, self._triton, settings)
         outcomes: list[Outcome] = []
 

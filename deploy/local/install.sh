@@ -9,7 +9,8 @@ command -v "$python" >/dev/null || { echo "install: $python not found; install P
 "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' ||
   { echo "install: expected Python 3.11, $python is $("$python" --version)" >&2; exit 1; }
 
-[ -x .venv/bin/python ] || "$python" -m venv .venv
+[ -x .venv/bin/pip ] || "$python" -m venv .venv ||
+  { echo "install: no venv module; on Debian and Ubuntu: apt-get install python3.11-venv" >&2; exit 1; }
 pip="env PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install --quiet"
 
 # Exact versions known to work together. setuptools and wheel come first: sam2 needs them.

@@ -129,6 +129,8 @@ async def test_a_single_image_is_recognised(served, clip, truth):
     assert (iou(truth[0], boxes(found)).max(axis=1) > 0.5).mean() > 0.7
     assert [p.track_id for p in found.players] == list(range(1, len(found.players) + 1))
     assert all(p.HasField("mask") for p in found.players)
+    assert {p.team for p in found.players} >= {pb.TEAM_A, pb.TEAM_B}
+    assert sum(p.role == pb.ROLE_PLAYER for p in found.players) > 5
 
 
 def essence(responses):

@@ -68,7 +68,7 @@ class PlayerRecognitionServiceServicer:
 
     def RecognizeFrame(self, request, context):
         """Recognises a single image. No tracking: track ids only number the players of this answer, and
-        no teams are assigned.
+        the sides are named as they come.
 
         Ends with INVALID_ARGUMENT if the image cannot be decoded and with UNAVAILABLE if the detector
         is gone.

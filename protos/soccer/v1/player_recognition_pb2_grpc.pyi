@@ -46,7 +46,7 @@ class PlayerRecognitionServiceStub:
     """
     RecognizeFrame: _grpc.UnaryUnaryMultiCallable[_player_recognition_pb2.RecognizeFrameRequest, _player_recognition_pb2.RecognizeFrameResponse]
     """Recognises a single image. No tracking: track ids only number the players of this answer, and
-    no teams are assigned.
+    the sides are named as they come.
 
     Ends with INVALID_ARGUMENT if the image cannot be decoded and with UNAVAILABLE if the detector
     is gone.
@@ -70,7 +70,7 @@ class PlayerRecognitionServiceAsyncStub(PlayerRecognitionServiceStub):
     """
     RecognizeFrame: _aio.UnaryUnaryMultiCallable[_player_recognition_pb2.RecognizeFrameRequest, _player_recognition_pb2.RecognizeFrameResponse]  # type: ignore[assignment]
     """Recognises a single image. No tracking: track ids only number the players of this answer, and
-    no teams are assigned.
+    the sides are named as they come.
 
     Ends with INVALID_ARGUMENT if the image cannot be decoded and with UNAVAILABLE if the detector
     is gone.
@@ -103,7 +103,7 @@ class PlayerRecognitionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_player_recognition_pb2.RecognizeFrameResponse, _abc.Awaitable[_player_recognition_pb2.RecognizeFrameResponse]]:
         """Recognises a single image. No tracking: track ids only number the players of this answer, and
-        no teams are assigned.
+        the sides are named as they come.
 
         Ends with INVALID_ARGUMENT if the image cannot be decoded and with UNAVAILABLE if the detector
         is gone.
