@@ -6,6 +6,7 @@ and detections confirm them. Everything that SAM2 holds can be rebuilt from the 
 lost sequence is started anew with them, and ids go on.
 """
 
+import asyncio
 import secrets
 from dataclasses import dataclass, field
 
@@ -16,13 +17,12 @@ from orchestrator.contracts import SAM2_TRACKER
 from orchestrator.errors import ModelError
 from orchestrator.imaging import iou
 from orchestrator.settings import TrackSettings
+from orchestrator.stages.camera import CameraMotion
 from orchestrator.stages.matching import match, near
 from orchestrator.triton.client import SequenceStep, TritonClient
 from orchestrator.types import Boxes, Detections, Frame, Mask, Track, Tracks, TrackState
 
 _VELOCITY_BLEND = 0.5
-_KNOWN_HITS = 3
-"""Detections after which a track's velocity is known, and tracks that tell the camera's."""
 _SUPPORT_SCORE = 0.5
 """Least SAM2 score for a mask alone to vouch for a person."""
 _SUPPORT_HEIGHT = 0.5
@@ -44,6 +44,7 @@ class _Tracklet:
     label: str
     confidence: float
     velocity: NDArray[np.float32] = field(default_factory=lambda: np.zeros(2, np.float32))
+    """Own motion in pixels per frame, the camera's left out."""
     hits: int = 0
     """Frames with a detection."""
     misses: int = 0
@@ -62,13 +63,13 @@ class _Tracklet:
         """How well founded the track is, 0 to 1."""
         return min(self.hits, _SENIOR_HITS) / _SENIOR_HITS
 
-    def predicted(self) -> Boxes:
-        return self.xyxy + np.tile(self.velocity, 2)
+    def predicted(self, camera: NDArray[np.float32]) -> Boxes:
+        return self.xyxy + np.tile(self.velocity + camera, 2)
 
-    def move(self, xyxy: Boxes, *, elapsed: int) -> None:
-        """Take a new box, `elapsed` frames after the velocity was last measured."""
+    def move(self, xyxy: Boxes, camera: NDArray[np.float32]) -> None:
+        """Take a new box; `camera` is how far the scene moved."""
         centre, before = (xyxy[:2] + xyxy[2:]) / 2, (self.xyxy[:2] + self.xyxy[2:]) / 2
-        measured = (centre - before) / elapsed
+        measured = centre - before - camera
         self.velocity += _VELOCITY_BLEND * (measured - self.velocity)
         self.xyxy = xyxy
 
@@ -93,6 +94,8 @@ class Tracker:
         self._next_object_id = 1
         self._forget: list[int] = []
         self._sequence_id: int | None = None
+        self._motion = CameraMotion()
+        self._camera = np.zeros(2, np.float32)
 
     async def track(self, frame: Frame, people: Detections) -> Tracks:
         """Advance by one frame.
@@ -105,6 +108,7 @@ class Tracker:
             Tracks in source-frame pixels. Without SAM2 they rest on detections and motion alone.
         """
         known = {tracklet.object_id for tracklet in self._tracklets}
+        self._camera = await asyncio.to_thread(self._motion.shift, frame.pixels)
         prompts = self._prompts(people)
         is_degraded = False
         try:
@@ -165,24 +169,13 @@ class Tracker:
             people.xyxy[row].copy(),
             people.label[row],
             float(people.confidence[row]),
-            self._camera_motion(),
         )
         self._next_object_id += 1
         self._tracklets.append(born)
         return born
 
-    def _camera_motion(self) -> NDArray[np.float32]:
-        """Guess how the picture moves, pixels per frame `(2,)`: the median of who is followed.
-
-        Whoever comes into the picture of a moving camera is as fast as everybody else in it.
-        """
-        moving = [t.velocity for t in self._tracklets if t.hits >= _KNOWN_HITS]
-        if len(moving) < _KNOWN_HITS:
-            return np.zeros(2, np.float32)
-        return np.asarray(np.median(moving, axis=0), np.float32)
-
     def _predicted(self) -> Boxes:
-        return _stack([tracklet.predicted() for tracklet in self._tracklets])
+        return _stack([tracklet.predicted(self._camera) for tracklet in self._tracklets])
 
     async def _segment(self, frame: Frame, prompts: dict[int, Boxes]) -> dict[int, _Segment]:
         """Ask SAM2 where everybody is, telling it who joined and who left."""
@@ -256,7 +249,7 @@ class Tracker:
     ) -> None:
         box = people.xyxy[row]
         if tracklet.hits:
-            tracklet.move(box.copy(), elapsed=1)
+            tracklet.move(box.copy(), self._camera)
         tracklet.hits += 1
         tracklet.misses = 0
         tracklet.label = people.label[row]
@@ -269,10 +262,10 @@ class Tracker:
     def _coast(self, tracklet: _Tracklet, segments: dict[int, _Segment]) -> None:
         tracklet.misses += 1
         if tracklet.support >= _SUPPORT_SCORE:
-            tracklet.move(segments[tracklet.object_id].xyxy.copy(), elapsed=1)
+            tracklet.move(segments[tracklet.object_id].xyxy.copy(), self._camera)
             tracklet.confidence = tracklet.support
         else:
-            tracklet.xyxy = tracklet.predicted()
+            tracklet.xyxy = tracklet.predicted(self._camera)
             tracklet.velocity *= 0.9
 
     def _bury(self, frame: Frame) -> tuple[int, ...]:

@@ -104,11 +104,14 @@ async def test_whoever_enters_while_the_camera_pans_keeps_one_id():
     def pan(object_id, age, box):
         return box + np.array([15, 0, 15, 0], np.float32) * age, 0.9
 
+    scene = np.random.default_rng(0).integers(0, 256, (25, 100, 3), np.uint8).repeat(4, 0)
+    scene = scene.repeat(4, 1)
     subject = tracker(ScriptedTriton(move=pan))
     for index in range(9):
-        known = [(10 + 15 * index + x, 10, 30 + 15 * index + x, 60) for x in (0, 40)]
-        late = [(15 * (index - 5), 10, 20 + 15 * (index - 5), 60)] if index >= 5 else []
-        tracks = await subject.track(frame(index), people(*known, *late))
+        view = Frame(FrameHeader(index), scene[:, 150 - 15 * index :][:, :200].copy())
+        known = [(10 + 15 * index + x, 10, 20 + 15 * index + x, 60) for x in (0, 40)]
+        late = [(15 * (index - 5), 10, 10 + 15 * (index - 5), 60)] if index >= 5 else []
+        tracks = await subject.track(view, people(*known, *late))
     assert [t.object_id for t in tracks.seen] == [1, 2, 3]
 
 
