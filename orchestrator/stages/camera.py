@@ -1,4 +1,4 @@
-"""How the camera moves from frame to frame, so that people's own motion can be told from it."""
+"""How the camera moves from frame to frame, for tracks whose own motion cannot tell."""
 
 import cv2
 import numpy as np
@@ -10,19 +10,38 @@ _WIDTH = 320
 """Pictures are compared at this width: enough for a few pixels' accuracy, at 2 ms a frame."""
 _LEAST_RESPONSE = 0.1
 """Below this the pictures do not match: a cut, or nothing to hold on to."""
+_NOISE_SHARE = 1 / 160
+"""Motion below this share of the width is within the measurement's error and counts as none."""
 
 
 class CameraMotion:
-    """Measures the shift between one frame of a stream and the next."""
+    """Follows the camera of one stream: pans and tilts, neither zoom nor rotation.
 
-    def __init__(self) -> None:
+    Args:
+        blend: Weight of the newest frame in the steady motion; that of the tracks' velocities.
+
+    Attributes:
+        pan: Steady motion of the scene in the picture, `(dx, dy)` in pixels per frame.
+        jerk: What the newest frame moved beyond that, in pixels.
+    """
+
+    def __init__(self, *, blend: float) -> None:
+        self._blend = blend
         self._previous: NDArray[np.float32] | None = None
+        self._steady = np.zeros(2, np.float32)
+        self.pan = np.zeros(2, np.float32)
+        self.jerk = np.zeros(2, np.float32)
 
-    def shift(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Return how far the scene moved in the picture since the last call, `(dx, dy)` in pixels.
+    def advance(self, pixels: Pixels) -> None:
+        """Take the next frame."""
+        noise = _NOISE_SHARE * pixels.shape[1]
+        surprise = self._shift(pixels) - self._steady
+        self._steady = self._steady + self._blend * surprise
+        self.jerk = _above(noise, surprise)
+        self.pan = _above(noise, self._steady)
 
-        Zero for the first frame, and where the two frames do not match. Pans and tilts only; zoom
-        and rotation are not measured.
+    def _shift(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Measure how far the scene moved since the last frame; zero where the two do not match.
 
         Source: phase correlation, Kuglin and Hines 1975, as in OpenCV.
         """
@@ -37,3 +56,7 @@ class CameraMotion:
         if response < _LEAST_RESPONSE:
             return np.zeros(2, np.float32)
         return np.asarray(moved, np.float32) * np.float32(width / _WIDTH)
+
+
+def _above(least: float, motion: NDArray[np.float32]) -> NDArray[np.float32]:
+    return motion if np.linalg.norm(motion) > least else np.zeros(2, np.float32)

@@ -44,7 +44,7 @@ class _Tracklet:
     label: str
     confidence: float
     velocity: NDArray[np.float32] = field(default_factory=lambda: np.zeros(2, np.float32))
-    """Own motion in pixels per frame, the camera's left out."""
+    """Motion in the picture, the camera's steady motion included, in pixels per frame."""
     hits: int = 0
     """Frames with a detection."""
     misses: int = 0
@@ -63,13 +63,12 @@ class _Tracklet:
         """How well founded the track is, 0 to 1."""
         return min(self.hits, _SENIOR_HITS) / _SENIOR_HITS
 
-    def predicted(self, camera: NDArray[np.float32]) -> Boxes:
-        return self.xyxy + np.tile(self.velocity + camera, 2)
+    def predicted(self, jerk: NDArray[np.float32]) -> Boxes:
+        return self.xyxy + np.tile(self.velocity + jerk, 2)
 
-    def move(self, xyxy: Boxes, camera: NDArray[np.float32]) -> None:
-        """Take a new box; `camera` is how far the scene moved."""
+    def move(self, xyxy: Boxes) -> None:
         centre, before = (xyxy[:2] + xyxy[2:]) / 2, (self.xyxy[:2] + self.xyxy[2:]) / 2
-        measured = centre - before - camera
+        measured = centre - before
         self.velocity += _VELOCITY_BLEND * (measured - self.velocity)
         self.xyxy = xyxy
 
@@ -94,8 +93,7 @@ class Tracker:
         self._next_object_id = 1
         self._forget: list[int] = []
         self._sequence_id: int | None = None
-        self._motion = CameraMotion()
-        self._camera = np.zeros(2, np.float32)
+        self._camera = CameraMotion(blend=_VELOCITY_BLEND)
 
     async def track(self, frame: Frame, people: Detections) -> Tracks:
         """Advance by one frame.
@@ -108,7 +106,7 @@ class Tracker:
             Tracks in source-frame pixels. Without SAM2 they rest on detections and motion alone.
         """
         known = {tracklet.object_id for tracklet in self._tracklets}
-        self._camera = await asyncio.to_thread(self._motion.shift, frame.pixels)
+        await asyncio.to_thread(self._camera.advance, frame.pixels)
         prompts = self._prompts(people)
         is_degraded = False
         try:
@@ -169,13 +167,14 @@ class Tracker:
             people.xyxy[row].copy(),
             people.label[row],
             float(people.confidence[row]),
+            self._camera.pan.copy(),
         )
         self._next_object_id += 1
         self._tracklets.append(born)
         return born
 
     def _predicted(self) -> Boxes:
-        return _stack([tracklet.predicted(self._camera) for tracklet in self._tracklets])
+        return _stack([tracklet.predicted(self._camera.jerk) for tracklet in self._tracklets])
 
     async def _segment(self, frame: Frame, prompts: dict[int, Boxes]) -> dict[int, _Segment]:
         """Ask SAM2 where everybody is, telling it who joined and who left."""
@@ -249,7 +248,7 @@ class Tracker:
     ) -> None:
         box = people.xyxy[row]
         if tracklet.hits:
-            tracklet.move(box.copy(), self._camera)
+            tracklet.move(box.copy())
         tracklet.hits += 1
         tracklet.misses = 0
         tracklet.label = people.label[row]
@@ -262,10 +261,10 @@ class Tracker:
     def _coast(self, tracklet: _Tracklet, segments: dict[int, _Segment]) -> None:
         tracklet.misses += 1
         if tracklet.support >= _SUPPORT_SCORE:
-            tracklet.move(segments[tracklet.object_id].xyxy.copy(), self._camera)
+            tracklet.move(segments[tracklet.object_id].xyxy.copy())
             tracklet.confidence = tracklet.support
         else:
-            tracklet.xyxy = tracklet.predicted(self._camera)
+            tracklet.xyxy = tracklet.predicted(self._camera.jerk)
             tracklet.velocity *= 0.9
 
     def _bury(self, frame: Frame) -> tuple[int, ...]:
