@@ -125,7 +125,7 @@ def main() -> None:
     """Measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--frames", type=int, default=40)
+    parser.add_argument("--frames", type=int, default=25)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     rows = asyncio.run(run(options.frames, options.rounds))
