@@ -3,8 +3,7 @@
 TouchlineError
 ├── InvalidRequestError      the caller sent something that can never work; names the field
 ├── FrameError               one frame cannot be recognised; the stream goes on
-│   ├── DecodeError          its bytes are not a picture of the promised kind
-│   └── ResolutionError      its size differs from the stream's
+│   └── DecodeError          its bytes are not a picture of the promised kind
 ├── OverloadedError          no room for another stream or frame now
 ├── ModelError               a model gave no usable answer
 │   ├── ModelUnavailableError    no replica answered in time
@@ -39,10 +38,6 @@ class FrameError(TouchlineError):
 
 class DecodeError(FrameError):
     """The frame's bytes cannot be decoded as the stream's encoding."""
-
-
-class ResolutionError(FrameError):
-    """The frame's size differs from the size of the stream's first frame."""
 
 
 class OverloadedError(TouchlineError):

@@ -22,6 +22,11 @@ PR_SET_PDEATHSIG = 1
 """Source: linux/prctl.h."""
 
 
+def prefix() -> list[str]:
+    """Return what goes in front of a command that is to die with this process."""
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid())]
+
+
 def main() -> None:
     """Bind this process to the caller, leave a guard behind and turn into the command."""
     caller_pid, *command = sys.argv[1:]

@@ -88,7 +88,7 @@ class OrchestratorProcess:
     async def _start(self) -> None:
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())),
+                *die_with_parent.prefix(),
                 *(sys.executable, "-m", "orchestrator"),
                 env=self._environment,
                 stdin=asyncio.subprocess.DEVNULL,

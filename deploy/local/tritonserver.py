@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -172,7 +171,7 @@ class TritonServer:
     ) -> asyncio.subprocess.Process:
         with contextlib.closing(self._open_log()) as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())),
+                *die_with_parent.prefix(),
                 *command,
                 env=environment,
                 stdin=asyncio.subprocess.DEVNULL,

@@ -46,15 +46,16 @@ class ResultFiles:
         if response.HasField("recognition"):
             self._write_mot(response.recognition)
 
-    def write_summary(self, summary: pb.StreamSummary, facts: dict[str, Any]) -> None:
-        """Write the totals, with the client's own facts first."""
-        totals = MessageToDict(
+    def write_summary(self, summary: pb.StreamSummary, facts: dict[str, Any]) -> dict[str, Any]:
+        """Write the totals, with the client's own facts first; return what was written."""
+        totals = facts | MessageToDict(
             summary,
             preserving_proto_field_name=True,
             always_print_fields_with_no_presence=True,
         )
         path = self._directory / "summary.json"
-        path.write_text(json.dumps({**facts, **totals}, indent=2) + "\n")
+        path.write_text(json.dumps(totals, indent=2) + "\n")
+        return totals
 
     def _write_mot(self, recognition: pb.FrameRecognition) -> None:
         for player in recognition.players:

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -60,9 +59,7 @@ async def _recognize(
             "elapsed_s": round(seconds, 3),
             "frames_per_second": round(summary.received_frame_count / seconds, 2),
         }
-        files.write_summary(summary, facts)
-    totals: dict[str, Any] = json.loads((options.output / "summary.json").read_text())
-    return totals
+        return files.write_summary(summary, facts)
 
 
 def stream_config(video: VideoFile, *, is_live: bool) -> pb.StreamConfig:

@@ -28,6 +28,7 @@ class CameraMotion:
     def __init__(self, *, blend: float) -> None:
         self._blend = blend
         self._previous: NDArray[np.float32] | None = None
+        self._window: NDArray[np.float32] | None = None
         self._steady = np.zeros(2, np.float32)
         self.pan = np.zeros(2, np.float32)
         self.jerk = np.zeros(2, np.float32)
@@ -51,8 +52,9 @@ class CameraMotion:
         previous, self._previous = self._previous, small
         if previous is None or previous.shape != small.shape:
             return np.zeros(2, np.float32)
-        window = cv2.createHanningWindow(size, cv2.CV_32F)
-        moved, response = cv2.phaseCorrelate(previous, small, window)
+        if self._window is None or self._window.shape != small.shape:
+            self._window = np.asarray(cv2.createHanningWindow(size, cv2.CV_32F), np.float32)
+        moved, response = cv2.phaseCorrelate(previous, small, self._window)
         if response < _LEAST_RESPONSE:
             return np.zeros(2, np.float32)
         return np.asarray(moved, np.float32) * np.float32(width / _WIDTH)
