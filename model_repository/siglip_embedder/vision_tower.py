@@ -1,6 +1,6 @@
 """The vision tower of SigLIP: crops in, unit vectors out.
 
-Published SigLIP and fixed-size SigLIP 2 checkpoints and the small one of `training/embedder.py`
+Published SigLIP and fixed-size SigLIP 2 checkpoints and our small one (`training/embedder/`)
 have the same layout and load the same way.
 """
 

@@ -1,6 +1,6 @@
 """The text tower of SigLIP: descriptions in, unit vectors out, in the space of the crops.
 
-Published SigLIP and fixed-size SigLIP 2 checkpoints and the small one of `training/embedder.py`
+Published SigLIP and fixed-size SigLIP 2 checkpoints and our small one (`training/embedder/`)
 have the same layout and load the same way; their tokenizer lies beside the weights.
 """
 

@@ -8,14 +8,18 @@ from pathlib import Path
 
 import grpc
 
+from orchestrator.cli.offline import COMMANDS, run_offline
 from orchestrator.errors import TouchlineError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit code: 0 done, 1 failed, 2 wrong usage."""
-    options = _parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], int] = options.run
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        if arguments and arguments[0] in COMMANDS:
+            run_offline(arguments)
+        options = _parser().parse_args(arguments)
+        run: Callable[[argparse.Namespace], int] = options.run
         return run(options)
     except KeyboardInterrupt:
         return 130
@@ -58,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="say what this machine lacks")
     doctor.set_defaults(run=_doctor)
+
+    for name, description in COMMANDS.items():
+        commands.add_parser(name, help=description)  # for `--help`; never parsed here
     return parser
 
 

@@ -24,7 +24,7 @@ from orchestrator.cli.graphics import (
     pill_sprite,
     text_sprite,
 )
-from training.footage import read_clip
+from training.data.footage import read_clip
 
 WIDTH, HEIGHT = 320, 180
 GRASS = (60, 110, 50)

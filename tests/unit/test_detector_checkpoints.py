@@ -7,8 +7,8 @@ import onnx
 import pytest
 import torch
 
-from training.detector_checkpoints import SIZES, labels, load
-from training.export_detector import export, parity
+from training.detector.checkpoints import SIZES, labels, load
+from training.detector.export import export, parity
 
 SOCCER = ["player", "goalkeeper", "referee", "ball"]
 

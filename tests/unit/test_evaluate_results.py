@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from training.evaluate_results import evaluate
-from training.footage import read_clip
+from training.data.footage import read_clip
+from training.evaluation.results import evaluate
 
 DATA = Path(__file__).parents[1] / "data"
 FRAMES = 25

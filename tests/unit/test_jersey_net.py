@@ -7,7 +7,7 @@ import torch
 from torchvision.models import resnet18, resnet50
 
 from orchestrator.contracts import RESNET_JERSEY
-from training.jersey_net import HEADS, JerseyNet, export
+from training.jersey.net import HEADS, JerseyNet, export
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from training.onnx_storage import store_fp16
+from training.export.storage import store_fp16
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.normal(0, 0.1, (256, 128)).astype(np.float32)

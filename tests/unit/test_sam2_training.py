@@ -4,9 +4,9 @@ import torch
 from sam2_streaming.architecture import CompactConfig, random_compact
 from sam2_streaming.engine import StreamingEngine, Target
 
-from training.tracker_data import MEAN, STD, Difficulty, Tracklets
-from training.tracker_objective import Outputs, loss, noisy_boxes, track
-from training.tracker_squares import ROW, SQUARE_PX
+from training.tracker.objective import Outputs, loss, noisy_boxes, track
+from training.tracker.squares import ROW, SQUARE_PX
+from training.tracker.tracklets import MEAN, STD, Difficulty, Tracklets
 
 CONFIG = CompactConfig(image_size=64, channels=64, embed_dim=8, memory_frames=3, pointers=4)
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.imaging import square_tiles
-from training.detector_data import RESOLUTION, Region, Target, cut, tile_regions
-from training.footage import Person, read_clip
-from training.kits import recolour
+from training.data.footage import Person, read_clip
+from training.data.kits import recolour
+from training.detector.tiles import RESOLUTION, Region, Target, cut, tile_regions
 
 DATA = Path(__file__).parents[1] / "data"
 

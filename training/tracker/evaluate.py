@@ -1,7 +1,7 @@
 r"""Judge the tracker online, as it serves, on clips with exact masks.
 
     PYTHONPATH=model_repository/sam2_tracker \
-        python -m training.evaluate_tracker --footage DIR --weights FILE [--clips dev_05 …]
+        python -m training.tracker.evaluate --footage DIR --weights FILE [--clips dev_05 …]
 
 Every person is prompted once, with a slightly wrong box, when first wholly in the picture; from
 then on the tracker is alone. A person who leaves the picture is forgotten.
@@ -24,7 +24,7 @@ from sam2_streaming.engine import StreamingEngine
 from sam2_streaming.requests import StepRequest
 from sam2_streaming.tracker import Tracker
 
-from training.footage import BALL_ID, Clip, Sighting, read_clip
+from training.data.footage import BALL_ID, Clip, Sighting, read_clip
 
 JUDGED_CLIPS = ("dev_05", "dev_13", "dev_14:82", "dev_18:72", "dev_22")
 """Held-out clips, up to the frame before a camera cut: across it, a tracker must be re-prompted."""

@@ -1,6 +1,6 @@
 """Scores of an exported detector on clips it was not trained on, over whole merged frames.
 
-`python -m training.evaluate_detector MODEL.onnx --footage DIR` prints the table of the model card:
+`python -m training.detector.evaluate MODEL.onnx --footage DIR` prints the table of the model card:
 people by COCO average precision, the ball by the distance of its best candidate from the truth.
 Thresholds are those with the best F1 on `VALID_CLIPS`; the other clips only report.
 """
@@ -22,7 +22,8 @@ from scipy.special import expit
 
 from orchestrator.imaging import merge_tiles, square_tiles, to_source
 from orchestrator.types import Detections, Pixels
-from training.detector_data import (
+from training.data.footage import Clip, Sighting, read_clip
+from training.detector.tiles import (
     FRAME_STEP,
     LABELS,
     MIN_VISIBLE_PX,
@@ -30,7 +31,6 @@ from training.detector_data import (
     Target,
     frame_targets,
 )
-from training.footage import Clip, Sighting, read_clip
 
 TEST_CLIPS = ("dev_18", "dev_22", "demo_01")
 """Held out and never used to choose anything."""

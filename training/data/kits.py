@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.types import Pixels
-from training.footage import Person
+from training.data.footage import Person
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]

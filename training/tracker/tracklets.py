@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.tracker_squares import COVER, SQUARE_PX
+from training.tracker.squares import COVER, SQUARE_PX
 
 MIN_MASK_PX = 20
 """A person with fewer mask pixels in a training window counts as out of sight."""

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.footage import BALL_ID, Clip, Sighting, read_clip
+from training.data.footage import BALL_ID, Clip, Sighting, read_clip
 
 _log = logging.getLogger(__name__)
 

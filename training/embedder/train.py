@@ -1,6 +1,6 @@
 """Train a small SigLIP on person crops and texts about them, from scratch.
 
-`python -m training.embedder --footage DIR --work DIR --minutes 10` trains transformers'
+`python -m training.embedder.train --footage DIR --work DIR --minutes 10` trains transformers'
 `SiglipModel` on the rendered clips, prints its scores on held-out clips and writes `vision/` and
 `text/`, laid out as `SiglipVisionModel.from_pretrained` and `SiglipTextModel.from_pretrained` want
 them, and `embedder.json` (the scores) into the work folder.
@@ -30,8 +30,8 @@ from transformers import (
 )
 from typing_extensions import override
 
-from training import augment
-from training.crops import (
+from training.data import augment
+from training.data.crops import (
     HELD_OUT,
     NUMBER,
     ROLE,
@@ -44,10 +44,10 @@ from training.crops import (
     crop_set,
     kit_attributes,
 )
-from training.evaluate_embedder import IMAGE_SIZE, normalise, scores
-from training.jersey import one_cycle
-from training.kit_texts import MAX_TOKENS, draw_statement, phrase, tokenizer, truth_table
-from training.kits import paint
+from training.data.kits import paint
+from training.embedder.evaluate import IMAGE_SIZE, normalise, scores
+from training.embedder.texts import MAX_TOKENS, draw_statement, phrase, tokenizer, truth_table
+from training.jersey.train import one_cycle
 
 WIDTH = 128
 
@@ -66,7 +66,7 @@ class Batch:
         pixels: RGB uint8 `(n, IMAGE_SIZE, IMAGE_SIZE, 3)`.
         attributes: int16 `(n, 6)`, see `CropSet.attributes`.
         kit: int64 `(n,)`; equal for equal kits.
-        statements: int16 `(n, 6)`, see `training.kit_texts`.
+        statements: int16 `(n, 6)`, see `training.embedder.texts`.
         texts: The statements in English.
     """
 

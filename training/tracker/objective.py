@@ -11,7 +11,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 from torch.nn import functional
 
-from training.tracker_data import MIN_MASK_PX
+from training.tracker.tracklets import MIN_MASK_PX
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import SiglipModel
 
-from training import augment
-from training.crops import HELD_OUT, NUMBER, ROLE, ROLES, CropSet
-from training.kit_texts import phrase, tokenizer
+from training.data import augment
+from training.data.crops import HELD_OUT, NUMBER, ROLE, ROLES, CropSet
+from training.embedder.texts import phrase, tokenizer
 
 IMAGE_SIZE = 64
 

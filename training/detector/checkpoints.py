@@ -5,7 +5,7 @@ from pathlib import Path
 from rfdetr import RFDETRLarge, RFDETRMedium, RFDETRNano, RFDETRSmall
 from rfdetr.detr import RFDETR
 
-from training.detector import RFDETRMicro
+from training.detector.train import RFDETRMicro
 
 SIZES: dict[str, type[RFDETR]] = {
     "micro": RFDETRMicro,

@@ -16,15 +16,15 @@ import cv2
 import numpy as np
 
 from orchestrator.types import Pixels
-from training.footage import Clip, Sighting, read_clip
-from training.kits import recolour
+from training.data.footage import Clip, Sighting, read_clip
+from training.data.kits import recolour
 
 Box = tuple[float, float, float, float]
 
 LABELS = ("person", "ball")
 """The labels in the order of the network's columns."""
 
-RESOLUTION = 416
+RESOLUTION = 512
 """Side of a tile, as the network takes it, in pixels."""
 
 TRAIN_CLIPS = tuple(
@@ -36,16 +36,19 @@ VALID_CLIPS = ("dev_05", "dev_13", "dev_14")
 FRAME_STEP = 5
 RECOLOURED_PAIRS = 2
 ZOOMED_CROPS = 6
+BALL_CROPS = 2
 PERSON_HEIGHTS = (30.0, 130.0)
 """Heights that the zoomed crops give the median person, in pixels of a 720-line picture."""
 
-MIN_BALL_SIDE = 7.0
+MIN_BALL_SIDE = 8.5
 """A smaller ball box is grown to this, in tile pixels: 12 px of a 720-line picture."""
 
 MIN_VISIBLE_PX = {"person": 40.0, "ball": 8.0}
 """Something with fewer visible source pixels is neither taught nor asked for."""
 
 _CROP_SIDES = (300.0, 1100.0)
+_BALL_CROP_SIDES = (0.36, 0.62)
+"""Sides of the crops round the ball, as shares of the frame's height; serving uses 0.5."""
 _JPEG_QUALITY = 93
 
 
@@ -164,6 +167,9 @@ def training_tiles(clip: Clip, rng: np.random.Generator) -> Iterator[tuple[Pixel
         for _ in range(ZOOMED_CROPS):
             repainted = recolour(picture, masks, clip.people, rng)
             yield cut(repainted, targets, draw_region(picture, targets, rng))
+        for ball in [target for target in targets if target.label == "ball"] * BALL_CROPS:
+            repainted = recolour(picture, masks, clip.people, rng)
+            yield cut(repainted, targets, draw_ball_region(picture, ball, rng))
 
 
 def plain_tiles(clip: Clip, step: int) -> Iterator[tuple[Pixels, list[Target]]]:
@@ -203,6 +209,17 @@ def draw_region(picture: Pixels, targets: list[Target], rng: np.random.Generator
     x = int(rng.integers(0, frame_width - width + 1))
     y = int(rng.integers(min(0, frame_height - height), max(0, frame_height - height) + 1))
     return Region(x, y, width, height)
+
+
+def draw_ball_region(picture: Pixels, ball: Target, rng: np.random.Generator) -> Region:
+    """Draw a square inside the picture that holds the ball anywhere in it."""
+    frame_height, frame_width = picture.shape[:2]
+    side = round(frame_height * rng.uniform(*_BALL_CROP_SIDES))
+    centre_x, centre_y = (ball.box[0] + ball.box[2]) / 2, (ball.box[1] + ball.box[3]) / 2
+    x, y = (round(c - side * rng.uniform(0.1, 0.9)) for c in (centre_x, centre_y))
+    return Region(
+        min(max(x, 0), frame_width - side), min(max(y, 0), frame_height - side), side, side
+    )
 
 
 def cut(picture: Pixels, targets: list[Target], region: Region) -> tuple[Pixels, list[Target]]:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from typing_extensions import override
 
-from training.crops import ROLES
-from training.onnx_storage import store_fp16
+from training.data.crops import ROLES
+from training.export.storage import store_fp16
 
 CROP_SIZE = (128, 64)
 HEADS = {"number_visible": 1, "tens": 11, "units": 10, "role": len(ROLES), "kit_colour": 11}

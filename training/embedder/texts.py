@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from orchestrator.contracts import KIT_COLOURS
-from training.crops import NUMBER, PATTERN, PATTERNS, ROLE, ROLES, SECOND, SHIRT, SHORTS
+from training.data.crops import NUMBER, PATTERN, PATTERNS, ROLE, ROLES, SECOND, SHIRT, SHORTS
 
 MAX_TOKENS = 16
 

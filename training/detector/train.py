@@ -1,6 +1,6 @@
 """The demo detector: a small RF-DETR of rfdetr's own classes, trained from scratch on clips.
 
-`python -m training.detector --footage DIR --work WORK --minutes 74 --seed 0` writes the tiles to
+`python -m training.detector.train --footage DIR --work WORK --minutes 74` writes the tiles to
 `WORK/tiles`, trains into `WORK/run`, and goes on from there when started again.
 """
 
@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
-from training.detector_data import LABELS, RESOLUTION, write_dataset
+from training.detector.tiles import LABELS, RESOLUTION, write_dataset
 
 ENCODER_WIDTH = 96
 STEPS_PER_EPOCH = 750
@@ -111,7 +111,7 @@ def train(dataset: Path, run: Path, minutes: float, seed: int) -> Path:
     """Train for `minutes` of wall time, going on from `run/last.ckpt` if there is one.
 
     Args:
-        dataset: Folder written by `training.detector_data.write_dataset`.
+        dataset: Folder written by `training.detector.tiles.write_dataset`.
         run: Folder for checkpoints and metrics.
         minutes: Budget of all runs in this folder together.
         seed: Seed of weights and order of tiles.

@@ -1,7 +1,7 @@
 """Train the jersey network on the rendered clips, from scratch.
 
-`python -m training.jersey --footage DIR --work DIR --minutes 10` trains a ResNet-10, calibrates it,
-prints its scores on held-out clips and writes `jersey.pt`, `jersey.onnx` and `jersey.json` (the
+`python -m training.jersey.train --footage DIR --work DIR --minutes 10` trains a ResNet-10, calibrates
+it, prints its scores on held-out clips and writes `jersey.pt`, `jersey.onnx` and `jersey.json` (the
 scores) into the work folder.
 """
 
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.crops import HELD_OUT, TRAINING, CropSet, crop_set
-from training.evaluate_jersey import calibrate, scores
-from training.jersey_data import IGNORED, batches, close_up_batches
-from training.jersey_net import JerseyNet, export
+from training.data.crops import HELD_OUT, TRAINING, CropSet, crop_set
+from training.jersey.batches import IGNORED, batches, close_up_batches
+from training.jersey.evaluate import calibrate, scores
+from training.jersey.net import JerseyNet, export
 
 PROVENANCE = (
     "ResNet-10 (torchvision classes), trained from scratch on rendered Google Research Football "
-    "clips by training/jersey.py; no pretrained weights; Apache-2.0"
+    "clips by training/jersey/train.py; no pretrained weights; Apache-2.0"
 )
 
 _PEAK_RATE = 2e-3

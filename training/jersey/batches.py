@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training import augment
-from training.crops import (
+from training.data import augment
+from training.data.crops import (
     GROWTH,
     NUMBER,
     PATCH_HEIGHT,
@@ -24,8 +24,8 @@ from training.crops import (
     Pixels,
     kit_attributes,
 )
-from training.jersey_net import CROP_SIZE, HEADS
-from training.kits import paint
+from training.data.kits import paint
+from training.jersey.net import CROP_SIZE, HEADS
 
 IGNORED = -1
 NO_TENS = 10  # column of `tens` for numbers below 10

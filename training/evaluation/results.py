@@ -1,6 +1,6 @@
 """First figures of a whole pipeline run against exact truth.
 
-`python -m training.evaluate_results RESULTS.jsonl --footage DIR --clip NAME` matches players with
+`python -m training.evaluation.results RESULTS.jsonl --footage DIR --clip NAME` matches players with
 people frame by frame (IoU of at least 0.5) and prints one line of JSON.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from orchestrator.imaging import iou
-from training.footage import Clip, Sighting, read_clip
+from training.data.footage import Clip, Sighting, read_clip
 
 MATCH_IOU = 0.5
 MIN_VISIBLE_PX = 40

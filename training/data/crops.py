@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.contracts import KIT_COLOURS
-from training.footage import Clip, Person, Sighting, read_clip
-from training.kits import Kit, Pattern
+from training.data.footage import Clip, Person, Sighting, read_clip
+from training.data.kits import Kit, Pattern
 
 HELD_OUT = ("dev_05", "dev_13", "dev_14", "dev_18", "dev_22", "demo_01")
 TRAINING = tuple(name for i in range(1, 31) if (name := f"dev_{i:02d}") not in HELD_OUT)

@@ -1,7 +1,7 @@
 r"""Train the compact SAM2 of window mode from scratch on rendered clips, on one CPU core.
 
     PYTHONPATH=model_repository/sam2_tracker \
-        python -m training.tracker --footage DIR --work DIR --minutes 40 --seed 0
+        python -m training.tracker.train --footage DIR --work DIR --minutes 40 --seed 0
 
 Memory is trained by back-propagation through whole tracklets. `--work` holds the extracted
 squares, `last.pt` (training resumes from it) and `demo.safetensors`.
@@ -22,9 +22,9 @@ from sam2_streaming.architecture import CompactConfig, random_compact, save_comp
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training.tracker_data import MIN_MASK_PX, Difficulty, Tracklets
-from training.tracker_objective import Outputs, loss, mask_iou, noisy_boxes, track
-from training.tracker_squares import extract
+from training.tracker.objective import Outputs, loss, mask_iou, noisy_boxes, track
+from training.tracker.squares import extract
+from training.tracker.tracklets import MIN_MASK_PX, Difficulty, Tracklets
 
 _log = logging.getLogger(__name__)
 

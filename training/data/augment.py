@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from training.crops import GROWTH, PATCH_HEIGHT, PATCH_WIDTH, ROLES, Pixels
-from training.kits import Kit, Pattern, draw_kit
+from training.data.crops import GROWTH, PATCH_HEIGHT, PATCH_WIDTH, ROLES, Pixels
+from training.data.kits import Kit, Pattern, draw_kit
 
 _BOX_NOISE = 0.04  # standard deviation of a detected edge, as a share of the box's side
 _BLACK = np.array([20, 20, 22], np.float32)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from training import augment
-from training.crops import HELD_OUT, NUMBER, ROLE, ROLES, SHIRT, CropSet
-from training.jersey_net import CROP_SIZE, HEADS, JerseyNet
+from training.data import augment
+from training.data.crops import HELD_OUT, NUMBER, ROLE, ROLES, SHIRT, CropSet
+from training.jersey.net import CROP_SIZE, HEADS, JerseyNet
 
 CALIBRATION = ("dev_05", "dev_13", "dev_14")
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)

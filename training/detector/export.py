@@ -1,6 +1,6 @@
 """Export a trained detector to the ONNX graph that the model repository serves.
 
-`python -m training.export_detector CHECKPOINT OUT.onnx --size medium` writes the graph of the
+`python -m training.detector.export CHECKPOINT OUT.onnx --size medium` writes the graph of the
 contract in `orchestrator.contracts`: uint8 pixels in, boxes and logits out, normalisation inside.
 """
 
@@ -17,13 +17,13 @@ from onnx import TensorProto, compose, helper, numpy_helper
 from rfdetr.detr import RFDETR
 from torch import nn
 
-from training.detector_checkpoints import SIZES, labels, load
-from training.onnx_storage import store_fp16
+from training.detector.checkpoints import SIZES, labels, load
+from training.export.storage import store_fp16
 
 OPSET = 17
 PROVENANCE = (
     "RF-DETR micro (rfdetr 1.11.2 classes), trained from scratch on rendered Google Research "
-    "Football clips by training/detector.py; no pretrained weights; Apache-2.0"
+    "Football clips by training/detector/train.py; no pretrained weights; Apache-2.0"
 )
 
 # Pixel statistics that rfdetr normalises with, in units of uint8.

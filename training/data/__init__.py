@@ -1,0 +1,1 @@
+"""Labelled footage in one typed form: readers, writers, crops and repainted kits."""

@@ -1,0 +1,1 @@
+"""RF-DETR: tiles, fine-tuning, scores and export of the detector."""

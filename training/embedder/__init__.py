@@ -1,0 +1,1 @@
+"""SigLIP: fine-tuning and scores of the kit embedder and its text tower."""

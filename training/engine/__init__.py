@@ -1,0 +1,1 @@
+"""TensorRT engines: built, gated on accuracy, and stored with their provenance."""

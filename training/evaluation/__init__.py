@@ -1,0 +1,1 @@
+"""Scores of whole pipeline runs: metrics, plots and a report."""

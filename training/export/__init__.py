@@ -1,0 +1,1 @@
+"""What every exported ONNX file must pass, and its smaller forms."""

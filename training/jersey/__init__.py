@@ -1,0 +1,1 @@
+"""ResNet: fine-tuning, scores and export of the number, role and kit-colour reader."""

@@ -1,0 +1,1 @@
+"""What every fine-tuning run shares: configuration, checkpoints, logs and interruption."""

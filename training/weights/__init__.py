@@ -1,0 +1,1 @@
+"""The weights registry: published checkpoints and our own demo weights."""
