@@ -35,7 +35,7 @@ def square_tiles(pixels: Pixels, columns: int, size: int) -> tuple[NDArray[np.ui
         boxes `(columns, 4)`.
     """
     regions = _tile_regions(pixels.shape[1], pixels.shape[0], columns)
-    tiles = np.stack([_resize(pixels[y0:y1, x0:x1], size, size) for x0, y0, x1, y1 in regions])
+    tiles = np.stack([resized(pixels[y0:y1, x0:x1], size, size) for x0, y0, x1, y1 in regions])
     return tiles, regions.astype(np.float32)
 
 
@@ -66,11 +66,7 @@ def merge_tiles(tiles: Sequence[Detections], regions: Boxes) -> Detections:
         regions: The tiles' parts of the picture, boxes `(len(tiles), 4)`.
     """
     owned = [part.where(_is_owned(part.xyxy, regions, i)) for i, part in enumerate(tiles)]
-    merged = Detections(
-        np.concatenate([part.xyxy for part in owned]),
-        np.concatenate([part.confidence for part in owned]),
-        tuple(label for part in owned for label in part.label),
-    )
+    merged = Detections.joined(*owned)
     tile = np.repeat(np.arange(len(owned)), [len(part) for part in owned])
     return merged.where(_is_best(merged, tile))
 
@@ -97,7 +93,7 @@ def crops(
     high = np.ceil(grown[:, 2:]).astype(int).clip(low + 1, (picture_width, picture_height))
     cut = np.empty((len(xyxy), height, width, 3), np.uint8)
     for crop, (x0, y0), (x1, y1) in zip(cut, low, high, strict=True):
-        crop[:] = _resize(pixels[y0:y1, x0:x1], height, width)
+        crop[:] = resized(pixels[y0:y1, x0:x1], height, width)
     return cut
 
 
@@ -125,6 +121,14 @@ def is_sound(xyxy: Boxes, width: int, height: int) -> NDArray[np.bool_]:
     clipped = clip_boxes(xyxy, width, height)
     has_area = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
     return np.asarray(np.isfinite(xyxy).all(axis=1) & has_area)
+
+
+def resized(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Return a picture stretched or squeezed to a size in pixels."""
+    # Averaging areas keeps a small ball; when enlarging it would give blocks.
+    shrinks = pixels.shape[0] >= height and pixels.shape[1] >= width
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=method), np.uint8)
 
 
 def _tile_regions(width: int, height: int, columns: int) -> NDArray[np.int64]:
@@ -164,10 +168,3 @@ def _is_best(merged: Detections, tile: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 def _area(xyxy: Boxes) -> NDArray[np.float32]:
     return np.asarray((xyxy[:, 2:] - xyxy[:, :2]).clip(0).prod(axis=1))
-
-
-def _resize(pixels: Pixels, height: int, width: int) -> Pixels:
-    # Averaging areas keeps a small ball; when enlarging it would give blocks.
-    shrinks = pixels.shape[0] >= height and pixels.shape[1] >= width
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, (width, height), interpolation=method), np.uint8)

@@ -12,7 +12,7 @@ from orchestrator.errors import ModelError
 from orchestrator.flow import Emit, Flow, timed
 from orchestrator.settings import Settings
 from orchestrator.stages.ball import BallFollower
-from orchestrator.stages.detect import Detector
+from orchestrator.stages.detect import BALL, Detector
 from orchestrator.stages.evidence import Person
 from orchestrator.stages.identify import Identifier, embed_texts
 from orchestrator.stages.number import NumberReader
@@ -46,7 +46,7 @@ class StreamSession:
         rate = config.frame_rate
         self._decoder = open_decoder(config, max_pixels=settings.server.max_frame_pixels)
         self._detector = Detector(triton, settings.detect)
-        self._ball = BallFollower()
+        self._ball = BallFollower(self._detector)
         self._tracker = Tracker(triton, settings.track, frame_rate=rate)
         self._identifier = Identifier(triton, settings.identify, frame_rate=rate)
         self._reader = NumberReader(triton, settings.number, frame_rate=rate)
@@ -83,11 +83,11 @@ class StreamSession:
             The recognition, and the revisions of earlier ones that it brought.
         """
         seconds: dict[str, float] = {}
-        people, balls = _split(found)
-        ball = self._ball.follow(balls, width=frame.width)
-
+        hints, people = found.labelled(BALL), found.unlabelled(BALL)
         with timed(seconds, "track"):
-            tracks = await self._tracker.track(frame, people)
+            tracks, ball = await asyncio.gather(
+                self._tracker.track(frame, people), self._ball.follow(frame, hints)
+            )
         embedding = self._identifier.embed(frame, tracks, self._count)
         reading = self._reader.read(frame, tracks, self._count)
         (embeddings, no_teams), (readings, no_numbers) = await asyncio.gather(
@@ -133,12 +133,6 @@ class StreamSession:
     def people(self) -> tuple[Person, ...]:
         """Everybody recognised so far, by ascending track id."""
         return self._ledger.people
-
-
-def _split(found: Detections) -> tuple[Detections, Detections]:
-    """Part people from ball candidates."""
-    is_ball = np.array([label == "ball" for label in found.label], np.bool_)
-    return found.where(~is_ball), found.where(is_ball)
 
 
 async def _optional(

@@ -158,6 +158,23 @@ class Detections:
         labels = tuple(name for name, kept in zip(self.label, keep, strict=True) if kept)
         return Detections(self.xyxy[keep], self.confidence[keep], labels)
 
+    def labelled(self, label: str) -> "Detections":
+        """Return the rows with one label."""
+        return self.where(np.array([name == label for name in self.label], np.bool_))
+
+    def unlabelled(self, label: str) -> "Detections":
+        """Return the rows with any other label."""
+        return self.where(np.array([name != label for name in self.label], np.bool_))
+
+    @classmethod
+    def joined(cls, *parts: "Detections") -> "Detections":
+        """Return all rows of several, in their order; no part gives no rows."""
+        return cls(
+            np.concatenate([np.zeros((0, 4), np.float32), *(part.xyxy for part in parts)]),
+            np.concatenate([np.zeros(0, np.float32), *(part.confidence for part in parts)]),
+            tuple(name for part in parts for name in part.label),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Mask:
@@ -198,11 +215,13 @@ class Tracks:
         seen: Tracks that a detection or a mask supports in this frame, by ascending object id.
         ended: Objects that were given up in this frame.
         is_degraded: Whether the frame had to do without masks.
+        is_cut: Whether the camera cut here, so that earlier places mean nothing.
     """
 
     seen: tuple[Track, ...]
     ended: tuple[int, ...] = ()
     is_degraded: bool = False
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ class CameraMotion:
     Attributes:
         pan: Steady motion of the scene in the picture, `(dx, dy)` in pixels per frame.
         jerk: What the newest frame moved beyond that, in pixels.
+        likeness: How well the newest picture continues the last one, 0 to 1; 1 for the first.
     """
 
     def __init__(self, *, blend: float) -> None:
@@ -32,6 +33,7 @@ class CameraMotion:
         self._steady = np.zeros(2, np.float32)
         self.pan = np.zeros(2, np.float32)
         self.jerk = np.zeros(2, np.float32)
+        self.likeness = 1.0
 
     def advance(self, pixels: Pixels) -> None:
         """Take the next frame."""
@@ -51,11 +53,12 @@ class CameraMotion:
         small = cv2.resize(pixels[:, :, 1], size, interpolation=cv2.INTER_AREA).astype(np.float32)
         previous, self._previous = self._previous, small
         if previous is None or previous.shape != small.shape:
+            self.likeness = 1.0
             return np.zeros(2, np.float32)
         if self._window is None or self._window.shape != small.shape:
             self._window = np.asarray(cv2.createHanningWindow(size, cv2.CV_32F), np.float32)
-        moved, response = cv2.phaseCorrelate(previous, small, self._window)
-        if response < _LEAST_RESPONSE:
+        moved, self.likeness = cv2.phaseCorrelate(previous, small, self._window)
+        if self.likeness < _LEAST_RESPONSE:
             return np.zeros(2, np.float32)
         return np.asarray(moved, np.float32) * np.float32(width / _WIDTH)
 

@@ -1,4 +1,4 @@
-"""RF-DETR: one frame becomes people and ball candidates."""
+"""RF-DETR: one frame becomes people and ball candidates; one square of it, a closer look."""
 
 import asyncio
 
@@ -8,11 +8,22 @@ from scipy.special import expit
 
 from orchestrator.contracts import RFDETR_DETECTOR
 from orchestrator.errors import TensorContractError
-from orchestrator.imaging import clip_boxes, is_sound, merge_tiles, square_tiles, to_source
+from orchestrator.imaging import (
+    clip_boxes,
+    is_sound,
+    merge_tiles,
+    resized,
+    square_tiles,
+    to_source,
+)
 from orchestrator.settings import DetectSettings
 from orchestrator.triton.client import TritonClient
 from orchestrator.triton.codec import LiveModel
 from orchestrator.types import Boxes, Detections, Frame
+
+BALL = "ball"
+_HINT_SHARE = 0.3
+"""Share of the ball's least confidence that makes a place worth a closer look."""
 
 
 class Detector:
@@ -33,6 +44,8 @@ class Detector:
         self._labels = _parameter(model, "labels")
         self._thresholds = np.array(_parameter(model, "thresholds"), np.float32)
         self._columns = int(_parameter(model, "tiles")[0])
+        self._is_ball = np.array([label == BALL for label in self._labels])
+        self._bars = np.where(self._is_ball, _HINT_SHARE, 1.0) * self._thresholds
         if not model.sizes["L"] - 1 == len(self._labels) == len(self._thresholds):
             raise TensorContractError(
                 model.contract.name,
@@ -40,12 +53,18 @@ class Detector:
                 f"got {len(self._labels)} and {len(self._thresholds)}",
             )
 
+    @property
+    def ball_threshold(self) -> float:
+        """Least confidence of a ball; infinite for weights that know none."""
+        return float(self._thresholds[self._is_ball].min(initial=np.inf))
+
     async def detect(self, frame: Frame) -> Detections:
-        """Find people and the ball in one frame.
+        """Find people and hints of the ball in one frame.
 
         Returns:
-            Detections in source-frame pixels, clipped to the frame, each above its label's
-            threshold. Boxes that are not finite or have no area are dropped.
+            Detections in source-frame pixels, clipped to the frame, people above their label's
+            threshold, the ball from 0.3 of its own on. Boxes that are not finite or have no area
+            are dropped.
 
         Raises:
             ModelError: The detector gave no usable answer.
@@ -53,8 +72,34 @@ class Detector:
         tiles, regions = await asyncio.to_thread(
             square_tiles, frame.pixels, self._columns, self._size
         )
+        found = await self._infer(tiles, regions)
+        return self._sound(merge_tiles(found, regions), frame)
+
+    async def look_for_ball(self, frame: Frame, window: Boxes) -> Detections:
+        """Look for the ball in one square of a frame, at the detector's full resolution.
+
+        Args:
+            frame: The frame.
+            window: The square, whole source-frame pixels xyxy `(4,)` inside the frame.
+
+        Returns:
+            Ball candidates as from `detect`; none for weights that know no ball.
+
+        Raises:
+            ModelError: The detector gave no usable answer.
+        """
+        if not self._is_ball.any():
+            return Detections.joined()
+        x0, y0, x1, y1 = window.astype(int)
+        square = await asyncio.to_thread(
+            resized, frame.pixels[y0:y1, x0:x1], self._size, self._size
+        )
+        (found,) = await self._infer(square[np.newaxis], window[np.newaxis])
+        return self._sound(found.labelled(BALL), frame)
+
+    async def _infer(self, tiles: NDArray[np.uint8], regions: Boxes) -> list[Detections]:
         reply = await self._triton.infer(RFDETR_DETECTOR, {"image": tiles})
-        found = [
+        return [
             self._decode(boxes, logits, region)
             for boxes, logits, region in zip(
                 reply["boxes"].astype(np.float32),
@@ -63,7 +108,6 @@ class Detector:
                 strict=True,
             )
         ]
-        return self._sound(merge_tiles(found, regions), frame)
 
     def _decode(
         self, boxes: NDArray[np.float32], logits: NDArray[np.float32], region: Boxes
@@ -79,7 +123,7 @@ class Detector:
         best = confidence[np.arange(len(label)), label]
         # A NaN confidence compares false and goes, too.
         is_finite = np.isfinite(boxes).all(axis=1)
-        kept = np.flatnonzero(is_finite & (best >= self._thresholds[label]))
+        kept = np.flatnonzero(is_finite & (best >= self._bars[label]))
         return Detections(
             to_source(boxes[kept], region),
             best[kept].astype(np.float32),

@@ -31,6 +31,8 @@ _RETURN_SPEED = 4.0
 """... and more per second since."""
 _RETURN_S = 2.0
 """After a longer absence looks and place prove nothing: a side dresses alike. The number does."""
+_KEEPER_EMBEDDINGS = 5
+"""Looks at somebody's clothes before they say goalkeeper."""
 _MOST_PEOPLE = 512
 """People remembered; the longest lost are forgotten first."""
 _REPORTED = ("role", "team", "jersey_number", "player_id")
@@ -63,6 +65,8 @@ class Ledger:
         self._people: dict[int, Person] = {}
         self._by_object: dict[int, Person] = {}
         self._next_track_id = 1
+        self._cut_count = 0
+        """Number of the frame of the last camera cut."""
 
     def record(
         self, header: FrameHeader, frame_count: int, tracks: Tracks, observations: Observations
@@ -78,6 +82,8 @@ class Ledger:
         Returns:
             The players by ascending track id, and the revisions of what was said before.
         """
+        if tracks.is_cut:
+            self._cut_count = frame_count
         for object_id in tracks.ended:
             if object_id in self._by_object:
                 self._by_object.pop(object_id).is_lost = True
@@ -129,7 +135,7 @@ class Ledger:
             if known is None:
                 continue
             away_s = (frame_count - person.last_count) / self._frame_rate
-            if away_s > _RETURN_S:
+            if away_s > _RETURN_S or person.last_count < self._cut_count:
                 continue
             height = max(float(person.xyxy[3] - person.xyxy[1]), 1.0)
             distance = float(np.linalg.norm(_centre(track.xyxy) - _centre(person.xyxy))) / height
@@ -182,7 +188,7 @@ class Ledger:
         return updates
 
     def _belief(self, person: Person) -> Identity:
-        role, role_confidence = person.role(self._number)
+        role, role_confidence = self._role(person)
         if role in _SIDED_ROLES and person.embedding is not None:
             person.team = self._teams.belief(person.embedding, person.team)
         team = person.team.team if role in _SIDED_ROLES else None
@@ -199,6 +205,21 @@ class Ledger:
             jersey_number_confidence=confidence,
             player_id=_player_id(sheet, number),
         )
+
+    def _role(self, person: Person) -> tuple[Role | None, float]:
+        """Return a person's role: who plays in neither side's kit keeps a goal.
+
+        A keeper's shirt differs from match to match, so no reader of single crops can know it.
+        """
+        role, confidence = person.role(self._number)
+        if (
+            role is Role.PLAYER
+            and person.embedding is not None
+            and person.embedding_count >= _KEEPER_EMBEDDINGS
+            and self._teams.is_apart(person.embedding)
+        ):
+            return Role.GOALKEEPER, confidence
+        return role, confidence
 
     def _earlier_self(self, person: Person, frame_count: int) -> Person | None:
         """Find a lost person of the same side and number who was gone before this one came."""

@@ -18,6 +18,8 @@ _MOST_CLUSTERS = 6
 _OUTLIER_SPREADS = 4.0
 """Who is farther from a centre than this many times its members' mean distance is outside."""
 _LEAST_SPREAD = 0.02
+_APART_SHARE = 0.45
+"""Farther from both kits than this share of the distance between them is dressed otherwise."""
 
 Matrix = NDArray[np.float32]
 
@@ -77,6 +79,13 @@ class TeamClusters:
         between = max(1 - float(self._centres[0] @ self._centres[1]), 1e-6)
         return TeamBelief((Team.A, Team.B)[nearest], min(1.0, 0.5 + 0.5 * margin / between))
 
+    def is_apart(self, embedding: Matrix) -> bool:
+        """Whether somebody's clothes are far from both sides' kits; no while these are unknown."""
+        if self._centres is None:
+            return False
+        between = 1 - float(self._centres[0] @ self._centres[1])
+        return 1 - float((self._centres @ embedding).max()) > _APART_SHARE * between
+
     def _order(self, centres: Matrix) -> list[int]:
         """Match new centres with the earlier ones, or with the kits, or take them as they come."""
         reference = self._centres if self._centres is not None else self._kits
@@ -96,6 +105,8 @@ def _cluster(embeddings: Matrix) -> NDArray[np.int64]:
     best, best_score = np.zeros(len(embeddings), np.int64), -1.0
     for count in range(2, min(_MOST_CLUSTERS, len(embeddings) - 1) + 1):
         labels = fcluster(tree, count, "maxclust").astype(np.int64) - 1
+        if not labels.any():  # equal distances cannot be cut into so few clusters
+            continue
         score = _silhouette(distances, labels)
         if score > best_score + 1e-9:
             best, best_score = labels, score

@@ -3,7 +3,8 @@
 Each frame, detections are first matched with the motion of live tracks: what matches nobody is born
 and prompts SAM2 in the very call that follows everybody else. SAM2's masks then say who is where,
 and detections confirm them. Everything that SAM2 holds can be rebuilt from the boxes kept here: a
-lost sequence is started anew with them, and ids go on.
+lost sequence is started anew with them, and ids go on. A camera cut ends every track, since places
+mean nothing after it.
 """
 
 import asyncio
@@ -33,6 +34,12 @@ _DUPLICATE_FRAMES = 8
 _SENIORITY = 0.2
 """What a well-founded track is preferred by where two claim one detection, in units of overlap."""
 _SENIOR_HITS = 25
+_CUT_PEOPLE = 5
+"""Fewer well-founded tracks cannot tell a cut from people who left."""
+_CUT_SHARE = 0.35
+"""After a cut, at most this share of tracks lies on somebody, by chance."""
+_CUT_LIKENESS = 0.5
+"""Pictures more alike than this go on, whatever became of the people."""
 
 
 @dataclass(slots=True)
@@ -107,6 +114,7 @@ class Tracker:
         """
         known = {tracklet.object_id for tracklet in self._tracklets}
         await asyncio.to_thread(self._camera.advance, frame.pixels)
+        cut_off = self._cut_off(people)
         prompts = self._prompts(people)
         is_degraded = False
         try:
@@ -115,8 +123,8 @@ class Tracker:
             segments, is_degraded = {}, True
             self._lose_sequence()
         self._observe(people, segments)
-        ended = self._bury(frame)
-        return Tracks(tuple(self._seen(known)), ended, is_degraded)
+        ended = cut_off + self._bury(frame)
+        return Tracks(tuple(self._seen(known)), ended, is_degraded, is_cut=bool(cut_off))
 
     async def close(self) -> None:
         """End the SAM2 sequence; its slot is free afterwards. Errors are moot by then."""
@@ -131,6 +139,20 @@ class Tracker:
             )
         except ModelError:
             pass  # the slot's time-to-live frees it
+
+    def _cut_off(self, people: Detections) -> tuple[int, ...]:
+        """End every track where nearly nobody is where somebody should be; return who ended."""
+        founded = [t for t in self._tracklets if not t.misses and self._is_confirmed(t)]
+        if len(founded) < _CUT_PEOPLE or self._camera.likeness > _CUT_LIKENESS:
+            return ()
+        expected = _stack([tracklet.predicted(self._camera.jerk) for tracklet in founded])
+        is_met = (iou(expected, people.xyxy) >= self._settings.match_iou).any(axis=1)
+        if not len(people) or is_met.mean() > _CUT_SHARE:
+            return ()
+        ended = tuple(tracklet.object_id for tracklet in self._tracklets)
+        self._tracklets = []
+        self._forget.extend(ended)
+        return ended
 
     def _prompts(self, people: Detections) -> dict[int, Boxes]:
         """Give birth to unmatched detections; return the boxes that SAM2 must be told."""
@@ -279,7 +301,7 @@ class Tracker:
         if not tracklet.misses:
             return False
         patience = self._coast_frames
-        if tracklet.hits < self._settings.confirm_frames:
+        if not self._is_confirmed(tracklet):
             patience = min(tracklet.hits, 1)
         x, y = (tracklet.xyxy[:2] + tracklet.xyxy[2:]) / 2
         is_outside = not (0 <= x < frame.width and 0 <= y < frame.height)
@@ -314,9 +336,12 @@ class Tracker:
         ]
 
     def _state(self, tracklet: _Tracklet) -> TrackState:
-        if tracklet.hits < self._settings.confirm_frames:
+        if not self._is_confirmed(tracklet):
             return TrackState.TENTATIVE
         return TrackState.COASTING if tracklet.misses else TrackState.CONFIRMED
+
+    def _is_confirmed(self, tracklet: _Tracklet) -> bool:
+        return tracklet.hits >= self._settings.confirm_frames
 
 
 def _height(xyxy: Boxes) -> float:

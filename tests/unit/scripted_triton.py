@@ -26,7 +26,7 @@ _SIZES = {
     "siglip_text": {"D": 4},
 }
 _PARAMETERS = {
-    "rfdetr_detector": {"labels": "person,ball", "thresholds": "0.4,0.3", "tiles": "1"},
+    "rfdetr_detector": {"thresholds": "0.4,0.3", "tiles": "1"},
 }
 
 
@@ -38,6 +38,7 @@ class ScriptedTriton:
         scene: Detector output by call: rows of (cx, cy, w, h, label column, logit), as shares.
         move: SAM2's view: from (object id, frames since prompt, prompted box) to (box, score).
         faults: Errors to raise, by model name; taken one by one.
+        labels: Of the detector; without a ball it is asked once a frame.
         calls: Every request seen: (model name, inputs, sequence step).
     """
 
@@ -46,6 +47,7 @@ class ScriptedTriton:
     embed: Callable[[np.ndarray], np.ndarray] = lambda crop: np.eye(4, dtype=np.float32)[0]
     faults: dict[str, list[ModelError | None]] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
+    labels: str = "person,ball"
     calls: list[tuple[str, dict[str, Tensor], SequenceStep | None]] = field(default_factory=list)
     objects: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
 
@@ -56,7 +58,8 @@ class ScriptedTriton:
 
     def model(self, contract: ModelContract) -> LiveModel:
         name = contract.name
-        parameters = {"weights": self.weights.get(name, "demo")} | _PARAMETERS.get(name, {})
+        parameters = {"weights": self.weights.get(name, "demo"), "labels": self.labels}
+        parameters |= _PARAMETERS.get(name, {})
         return LiveModel(contract, 8, _SIZES.get(name, {}), parameters)
 
     def seen(self, name: str) -> list[tuple[dict[str, Tensor], SequenceStep | None]]:

@@ -1,9 +1,13 @@
-"""The ball is chosen among candidates and never invented."""
+"""The ball is chosen among candidates, looked at closely where it should be, and never invented."""
 
 import numpy as np
 
+from orchestrator.errors import ModelError, ModelUnavailableError
 from orchestrator.stages.ball import BallFollower
-from orchestrator.types import Detections
+from orchestrator.types import Detections, Frame, FrameHeader
+
+WIDTH, HEIGHT = 1280, 720
+NOTHING = Detections.joined()
 
 
 def candidates(*rows: tuple[float, float, float]) -> Detections:
@@ -16,42 +20,124 @@ def candidates(*rows: tuple[float, float, float]) -> Detections:
     )
 
 
-def test_a_frame_without_candidate_has_no_ball():
-    follower = BallFollower()
-    follower.follow(candidates((100, 100, 0.9)), width=1280)
-    assert follower.follow(candidates(), width=1280) is None
+class ScriptedDetector:
+    """Answers the close looks with what is written down, and remembers where it looked."""
+
+    ball_threshold = 0.3
+
+    def __init__(self, *answers: Detections | ModelError) -> None:
+        self.answers = list(answers)
+        self.windows: list[np.ndarray] = []
+
+    async def look_for_ball(self, frame: Frame, window: np.ndarray) -> Detections:
+        self.windows.append(window)
+        answer = self.answers.pop(0) if self.answers else NOTHING
+        if isinstance(answer, ModelError):
+            raise answer
+        return answer
 
 
-def test_a_near_candidate_beats_a_surer_one_far_away():
-    follower = BallFollower()
-    follower.follow(candidates((100, 100, 0.9)), width=1280)
-    ball = follower.follow(candidates((900, 500, 0.8), (110, 100, 0.5)), width=1280)
+def frame(width: int = WIDTH, height: int = HEIGHT) -> Frame:
+    return Frame(FrameHeader(0), np.zeros((height, width, 3), np.uint8))
+
+
+async def follow(follower: BallFollower, *hints: tuple[float, float, float]):
+    return await follower.follow(frame(), candidates(*hints))
+
+
+async def test_a_frame_without_candidate_has_no_ball():
+    follower = BallFollower(ScriptedDetector())
+    await follow(follower, (100, 100, 0.9))
+    assert await follow(follower) is None
+
+
+async def test_a_near_candidate_beats_a_surer_one_far_away():
+    follower = BallFollower(ScriptedDetector())
+    await follow(follower, (100, 100, 0.9))
+    ball = await follow(follower, (900, 500, 0.8), (110, 100, 0.5))
     assert ball is not None
     assert ball.xyxy[0] == 106
 
 
-def test_a_much_surer_candidate_wins_anywhere():
-    follower = BallFollower()
-    follower.follow(candidates((100, 100, 0.9)), width=1280)
-    ball = follower.follow(candidates((900, 500, 0.95), (110, 100, 0.31)), width=1280)
+async def test_a_much_surer_candidate_wins_anywhere():
+    follower = BallFollower(ScriptedDetector())
+    await follow(follower, (100, 100, 0.9))
+    ball = await follow(follower, (900, 500, 0.95), (110, 100, 0.19))
     assert ball is not None
     assert ball.xyxy[0] == 896
 
 
-def test_motion_is_followed_through_a_gap():
-    follower = BallFollower()
-    for x in (100, 140, 180):
-        follower.follow(candidates((x, 100, 0.9)), width=1280)
-    follower.follow(candidates(), width=1280)
-    ball = follower.follow(candidates((260, 100, 0.4), (130, 100, 0.45)), width=1280)
+async def test_where_the_ball_is_expected_less_confidence_is_enough():
+    follower = BallFollower(ScriptedDetector())
+    assert await follow(follower, (100, 100, 0.2)) is None
+    await follow(follower, (100, 100, 0.9))
+    ball = await follow(follower, (104, 100, 0.2))
     assert ball is not None
+    assert ball.confidence == np.float32(0.2)
 
 
-def test_after_a_long_absence_the_old_place_does_not_count():
-    follower = BallFollower()
-    follower.follow(candidates((100, 100, 0.9)), width=1280)
+async def test_motion_is_followed_through_a_gap():
+    follower = BallFollower(ScriptedDetector())
+    for x in (100, 140, 180):
+        await follow(follower, (x, 100, 0.9))
+    await follow(follower)
+    ball = await follow(follower, (260, 100, 0.4), (130, 100, 0.45))
+    assert ball is not None
+    assert ball.xyxy[0] == 256
+
+
+async def test_after_a_long_absence_the_old_place_does_not_count():
+    follower = BallFollower(ScriptedDetector())
+    await follow(follower, (100, 100, 0.9))
     for _ in range(16):
-        follower.follow(candidates(), width=1280)
-    ball = follower.follow(candidates((1000, 500, 0.5), (100, 100, 0.4)), width=1280)
+        await follow(follower)
+    ball = await follow(follower, (1000, 500, 0.5), (100, 100, 0.4))
     assert ball is not None
     assert ball.xyxy[0] == 996
+
+
+async def test_the_closer_look_goes_where_the_ball_was_going():
+    detector = ScriptedDetector()
+    follower = BallFollower(detector)
+    for x in (400, 440):
+        await follow(follower, (x, 300, 0.9))
+    await follow(follower)
+    x0, y0, x1, y1 = detector.windows[-1]
+    assert ((x0 + x1) / 2, (y0 + y1) / 2) == (480, 300)
+    assert x1 - x0 == y1 - y0 == 360
+
+
+async def test_a_ball_seen_only_closely_is_found():
+    detector = ScriptedDetector(candidates((640, 350, 0.8)))
+    ball = await follow(BallFollower(detector), (630, 350, 0.12))
+    assert ball is not None
+    assert ball.confidence == np.float32(0.8)
+    x0, y0, x1, y1 = detector.windows[0]
+    assert x0 < 630 < x1
+    assert y0 < 350 < y1
+
+
+async def test_the_search_without_any_hint_covers_the_whole_frame():
+    detector = ScriptedDetector()
+    follower = BallFollower(detector)
+    covered = np.zeros((HEIGHT, WIDTH), bool)
+    for _ in range(15):
+        await follow(follower)
+        x0, y0, x1, y1 = detector.windows[-1].astype(int)
+        covered[y0:y1, x0:x1] = True
+    assert covered.all()
+
+
+async def test_windows_stay_inside_a_frame_higher_than_wide():
+    detector = ScriptedDetector()
+    follower = BallFollower(detector)
+    await follower.follow(frame(width=300, height=900), candidates((295, 5, 0.9)))
+    x0, y0, x1, y1 = detector.windows[0]
+    assert 0 <= x0 < x1 <= 300
+    assert 0 <= y0 < y1 <= 900
+
+
+async def test_without_the_closer_look_the_hints_decide():
+    follower = BallFollower(ScriptedDetector(ModelUnavailableError("rfdetr_detector", "gone")))
+    ball = await follow(follower, (100, 100, 0.9))
+    assert ball is not None

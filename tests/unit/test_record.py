@@ -46,11 +46,11 @@ class Match:
         )
         self.count = 0
 
-    def frame(self, *tracks, ended=(), embeddings=None, readings=None):
+    def frame(self, *tracks, ended=(), embeddings=None, readings=None, is_cut=False):
         players, updates = self.ledger.record(
             FrameHeader(self.count),
             self.count,
-            Tracks(tuple(tracks), tuple(ended)),
+            Tracks(tuple(tracks), tuple(ended), is_cut=is_cut),
             Observations(embeddings or {}, readings or {}),
         )
         self.count += 1
@@ -194,3 +194,35 @@ def test_people_are_forgotten_before_memory_grows_without_bound():
     for object_id in range(1, 700):
         match.frame(track(object_id), ended=(object_id - 1,))
     assert len(match.ledger.people) <= 512
+
+
+def test_after_a_cut_place_and_looks_prove_nothing():
+    match = Match()
+    match.frame(track(1, 100), embeddings={1: KIT[0]})
+    match.frame(ended=(1,), is_cut=True)
+    players, _ = match.frame(track(2, 110, is_new=True), embeddings={2: KIT[0]})
+    assert list(players) == [2]
+
+
+def test_a_player_in_neither_kit_is_told_to_keep_a_goal():
+    match = Match()
+    _, tracks, kits = match.two_sides()
+    keeper = track(7, 500)
+    for _ in range(5):
+        players, _ = match.frame(
+            *tracks, keeper, embeddings={**kits, 7: KIT[4]}, readings={7: reading(1)}
+        )
+    assert players[7].role is Role.GOALKEEPER
+    assert players[7].team is None
+    assert players[1].role is not Role.GOALKEEPER
+
+
+def test_a_referee_in_neither_kit_stays_a_referee():
+    match = Match()
+    _, tracks, kits = match.two_sides()
+    official = track(7, 500)
+    for _ in range(6):
+        players, _ = match.frame(
+            *tracks, official, embeddings={**kits, 7: KIT[4]}, readings={7: reading(1, role=2)}
+        )
+    assert players[7].role is Role.REFEREE

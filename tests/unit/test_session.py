@@ -119,7 +119,9 @@ async def test_a_bad_frame_becomes_a_gap_and_nothing_else_is_lost(frame, reason)
 async def test_a_detector_outage_is_a_gap_per_frame_and_ends_by_itself():
     down = ModelUnavailableError("rfdetr_detector", "down")
     triton = ScriptedTriton(
-        scene=lambda call: [PERSON], faults={"rfdetr_detector": [None, None, down, down, None]}
+        scene=lambda call: [PERSON],
+        faults={"rfdetr_detector": [None, None, down, down, None]},
+        labels="player,referee",
     )
     options = Settings(stream=StreamSettings(detect_ahead=1))
     outcomes, _ = await play([encoded(i) for i in range(7)], triton, options=options)

@@ -78,3 +78,9 @@ def test_names_survive_every_later_fit_in_any_order(seed, n_a, n_b, n_others):
         rows = np.concatenate([a, b, others])
         clusters.fit(rng.permutation(rows))
         assert (teams_of(clusters, a), teams_of(clusters, b)) == named
+
+
+def test_equal_distances_between_three_kits_are_no_reason_to_fail():
+    clusters = TeamClusters(margin=0.1)
+    clusters.fit(np.repeat(np.eye(8, dtype=np.float32)[:3], (3, 3, 1), axis=0))
+    assert len(set(teams_of(clusters, np.eye(8, dtype=np.float32)[:3]))) == 3
