@@ -34,6 +34,8 @@ _DUPLICATE_FRAMES = 8
 _SENIORITY = 0.2
 """What a well-founded track is preferred by where two claim one detection, in units of overlap."""
 _SENIOR_HITS = 25
+_AGREEMENT_IOU = 0.5
+"""Where detection and mask overlap this much they show the same body, and both boxes count."""
 _CUT_PEOPLE = 5
 """Fewer well-founded tracks cannot tell a cut from people who left."""
 _CUT_SHARE = 0.35
@@ -96,6 +98,7 @@ class Tracker:
         self._triton = triton
         self._settings = settings
         self._coast_frames = max(1, round(settings.coast_s * frame_rate))
+        self._mask_only_frames = round(settings.mask_only_s * frame_rate)
         self._tracklets: list[_Tracklet] = []
         self._next_object_id = 1
         self._forget: list[int] = []
@@ -269,16 +272,20 @@ class Tracker:
         segments: dict[int, _Segment],
     ) -> None:
         box = people.xyxy[row]
+        segment = segments.get(tracklet.object_id)
+        overlap = float(iou(box[None], segment.xyxy[None])[0, 0]) if segment else 0.0
+        # Detector and mask err independently: their mean is nearer to the truth than either.
+        both = (box + segment.xyxy) / 2 if segment and overlap >= _AGREEMENT_IOU else box.copy()
         if tracklet.hits:
-            tracklet.move(box.copy())
+            tracklet.move(both)
+        else:
+            tracklet.xyxy = both
         tracklet.hits += 1
         tracklet.misses = 0
         tracklet.label = people.label[row]
         tracklet.confidence = float(people.confidence[row])
         if tracklet.prompted_frames_ago >= _CORRECTION_PAUSE_FRAMES and segments:
-            segment = segments.get(tracklet.object_id)
-            overlap = iou(box[None], segment.xyxy[None])[0, 0] if segment else 0.0
-            tracklet.needs_prompt |= bool(overlap < self._settings.correct_iou)
+            tracklet.needs_prompt |= overlap < self._settings.correct_iou
 
     def _coast(self, tracklet: _Tracklet, segments: dict[int, _Segment]) -> None:
         tracklet.misses += 1
@@ -332,8 +339,13 @@ class Tracker:
                 is_new=tracklet.object_id not in known,
             )
             for tracklet in self._tracklets
-            if not tracklet.misses or tracklet.support >= _SUPPORT_SCORE
+            if self._is_supported(tracklet)
         ]
+
+    def _is_supported(self, tracklet: _Tracklet) -> bool:
+        if tracklet.misses > self._mask_only_frames:
+            return False
+        return not tracklet.misses or tracklet.support >= _SUPPORT_SCORE
 
     def _state(self, tracklet: _Tracklet) -> TrackState:
         if not self._is_confirmed(tracklet):

@@ -266,3 +266,25 @@ async def test_a_new_picture_of_the_same_people_is_no_cut():
     tracks = await subject.track(picture(4, seed=1), row_of_people(1))
     assert not tracks.is_cut
     assert [t.object_id for t in tracks.seen] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_the_box_is_the_mean_of_detection_and_mask_where_they_agree():
+    shifted = ScriptedTriton(move=lambda i, age, box: (box + np.float32(4), 0.9))
+    tracks = await tracker(shifted).track(frame(), people(LEFT))
+    assert tracks.seen[0].xyxy.tolist() == [12, 12, 32, 62]
+
+
+async def test_a_mask_elsewhere_does_not_pull_the_box():
+    astray = ScriptedTriton(move=lambda i, age, box: (box + np.float32(15), 0.9))
+    tracks = await tracker(astray).track(frame(), people(LEFT))
+    assert tracks.seen[0].xyxy.tolist() == list(LEFT)
+
+
+async def test_a_mask_alone_vouches_for_a_person_only_briefly():
+    subject = tracker(ScriptedTriton(), coast_s=2.0, mask_only_s=0.2)
+    for index in range(3):
+        await subject.track(frame(index), people(LEFT))
+    reported = [len((await subject.track(frame(3 + i), NOBODY)).seen) for i in range(4)]
+    assert reported == [1, 1, 0, 0]
+    back = await subject.track(frame(7), people(LEFT))
+    assert [t.object_id for t in back.seen] == [1]
