@@ -18,6 +18,8 @@ $pip -r requirements.lock
 # sam2 is a source package without build isolation metadata: it must see the torch just installed,
 # and its CUDA extension (only hole filling) needs a compiler that most machines lack.
 SAM2_BUILD_CUDA=0 $pip --no-build-isolation --no-deps sam2==1.1.0
+# Its code runs with numpy 1.26; its metadata asks for numpy 2 and for a second OpenCV.
+$pip --no-deps trackeval==1.3.0
 $pip --no-build-isolation --no-deps --editable .
 
 # The model processes of Triton are linked with libpython; some Pythons come without it.

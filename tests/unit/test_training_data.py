@@ -33,7 +33,7 @@ def test_a_clip_is_read_with_people_boxes_and_numbers():
 def test_truth_in_another_form_is_refused_naming_file_and_field(tmp_path):
     path = tmp_path / "x.gt.json.gz"
     path.write_bytes(gzip.compress(json.dumps({"people": [{"id": 1}], "frames": []}).encode()))
-    with pytest.raises(ValueError, match=r"x\.gt\.json\.gz: expected field 'kind'"):
+    with pytest.raises(ValueError, match=r"x\.gt\.json\.gz: top level: expected field 'width'"):
         read_clip(tmp_path, "x")
 
 

@@ -63,11 +63,23 @@ def dress(role: int, rng: np.random.Generator) -> Kit:
             return kit
 
 
-def occlude(patch: Pixels, other: Pixels, rng: np.random.Generator) -> None:
-    """Cover one side, or the legs, of a patch by the same part of another patch, in place."""
+def occlude(
+    patch: Pixels,
+    other: Pixels,
+    rng: np.random.Generator,
+    keep: NDArray[np.float32] | None = None,
+) -> None:
+    """Cover one side, or the legs, of a patch by the same part of another patch, in place.
+
+    A part that meets the box `keep`, xyxy in patch pixels, is left as it is.
+    """
     across, down = int(PATCH_WIDTH * rng.uniform(0.15, 0.4)), int(PATCH_HEIGHT * 0.65)
     part = (np.s_[:, :across], np.s_[:, -across:], np.s_[down:])[rng.integers(3)]
-    patch[part] = other[part]
+    covered = np.zeros(patch.shape[:2], bool)
+    covered[part] = True
+    x0, y0, x1, y1 = (0, 0, 0, 0) if keep is None else keep.round().astype(int)
+    if not covered[max(y0, 0) : y1, max(x0, 0) : x1].any():
+        patch[part] = other[part]
 
 
 def degrade(crop: Pixels, rng: np.random.Generator) -> Pixels:

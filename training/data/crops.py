@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from orchestrator.contracts import KIT_COLOURS
 from training.data.footage import Clip, Person, Sighting, read_clip
 from training.data.kits import Kit, Pattern
+from training.errors import InputError
 
 HELD_OUT = ("dev_05", "dev_13", "dev_14", "dev_18", "dev_22", "demo_01")
 TRAINING = tuple(name for i in range(1, 31) if (name := f"dev_{i:02d}") not in HELD_OUT)
@@ -149,6 +150,9 @@ def patch_transform(box: tuple[float, float, float, float]) -> NDArray[np.float3
 def _extract(clips: list[Clip]) -> CropSet:
     kits: dict[str, int] = {}
     rows = [row for index, clip in enumerate(clips) for row in _clip_rows(clip, index, kits)]
+    if not rows:
+        names = ", ".join(clip.name for clip in clips)
+        raise InputError(f"expected clips with people and masks, found none in {names}")
     columns = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
     return CropSet(**columns)
 
@@ -205,7 +209,8 @@ def _pixels(picture: Pixels, mask: Pixels, seen: Sighting) -> dict[str, Any]:
 
 
 def _truth(clip: Clip, person: Person, seen: Sighting, kits: dict[str, int]) -> dict[str, Any]:
-    fill = 0.0 if seen.number_box is None else seen.number_px / max(_area(seen.number_box), 1.0)
+    number_px, number_span = seen.number_px or 0, seen.number_span or 0.0
+    fill = 0.0 if seen.number_box is None else number_px / max(_area(seen.number_box), 1.0)
     has_number = seen.is_number_readable and person.jersey_number is not None
     is_readable = has_number and fill > _READABLE_FILL
     attributes = np.full(6, -1, np.int16)
@@ -213,7 +218,7 @@ def _truth(clip: Clip, person: Person, seen: Sighting, kits: dict[str, int]) -> 
     attributes[SHIRT : SHORTS + 1], kit_name = _worn(clip, person)
     if is_readable:
         attributes[NUMBER] = person.jersey_number
-    is_hidden = seen.number_span < 0.4 or fill < _HIDDEN_FILL
+    is_hidden = number_span < 0.4 or fill < _HIDDEN_FILL
     return {
         "number_visible": np.int8(1 if is_readable else 0 if is_hidden else -1),
         "attributes": attributes,

@@ -1,0 +1,82 @@
+"""A stand-in detector labels videos that nobody labelled."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from training.__main__ import main
+from training.data.pseudo_labels import StandIn, label
+from training.data.reading import read
+from training.errors import InputError
+
+SIZE = 64
+CELLS = 8 * 8 + 4 * 4 + 2 * 2
+
+
+@pytest.fixture
+def stand_in_file(tmp_path):
+    """A YOLOX that sees one person, 16 x 32 px about (20, 36), in every 64 px window."""
+    raw = np.zeros((1, CELLS, 85), np.float32)
+    cell = 4 * 8 + 2  # row 4, column 2 of stride 8
+    raw[0, cell, :4] = 0.5, 0.5, np.log(16 / 8), np.log(32 / 8)
+    raw[0, cell, 4:6] = 0.9, 0.8
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, SIZE, SIZE])
+    output = helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, CELLS, 85])
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "nothing"], ["zero"]),
+        helper.make_node("Add", ["raw", "zero"], ["output"]),
+    ]
+    constants = [
+        numpy_helper.from_array(raw, "raw"),
+        numpy_helper.from_array(np.float32(0), "nothing"),
+    ]
+    graph = helper.make_graph(nodes, "yolox", [images], [output], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "yolox.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_boxes_come_out_in_pixels_of_the_picture(stand_in_file):
+    people = StandIn(stand_in_file).people(np.zeros((128, 128, 3), np.uint8))
+    assert people.tolist() == [[24, 40, 56, 104]]
+
+
+def test_every_window_of_a_large_picture_is_searched(stand_in_file):
+    people = StandIn(stand_in_file).people(np.zeros((288, 576, 3), np.uint8))
+    assert len(people) == 3
+    assert people[:, 0].max() > 288
+
+
+def test_nothing_under_the_least_score_is_a_person(stand_in_file):
+    people = StandIn(stand_in_file).people(np.zeros((128, 128, 3), np.uint8), least_score=0.75)
+    assert people.shape == (0, 4)
+
+
+def test_a_labelled_video_reads_back_as_coco(stand_in_file, tmp_path, capsys):
+    out = tmp_path / "labels"
+    arguments = ["data", "label", "tests/data/demo_01.mp4", "--stand-in", str(stand_in_file)]
+    assert main([*arguments, "--output", str(out), "--every", "5", "--frames", "11"]) == 0
+    assert "not truth" in capsys.readouterr().out
+    (clip,) = read(out)
+    assert len(clip.sightings) == 3
+    assert all(seen.kind == "person" for frame in clip.sightings for seen in frame)
+    assert len(clip.sightings[0]) > 0
+
+
+@pytest.mark.parametrize("option", ["every", "frames"])
+def test_numbers_below_one_are_refused_by_name(stand_in_file, option, tmp_path):
+    numbers = {"every": 5, "frames": 5, option: 0}
+    with pytest.raises(InputError, match=f"--{option}"):
+        label(tmp_path / "no.mp4", StandIn(stand_in_file), **numbers)
+
+
+def test_a_file_that_is_no_stand_in_is_refused(tmp_path):
+    with pytest.raises(InputError, match="YOLOX"):
+        StandIn(tmp_path / "absent.onnx")
+    with pytest.raises(InputError, match=r"expected an input \[1, 3, R, R\]"):
+        StandIn(Path("model_repository/rfdetr_detector/weights/demo.onnx"))

@@ -1,0 +1,178 @@
+"""`touchline evaluate`, from files to files, and what it says to bad input."""
+
+import base64
+import html
+import json
+import re
+import sys
+from types import ModuleType
+
+import pytest
+from PIL import Image
+
+from tests.unit import synthetic_match as match
+from training.__main__ import main
+from training.evaluation.plots import NAMES
+from training.evaluation.targets import TARGETS
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("footage")
+    match.write_truth(folder)
+    match.write_truth(folder, "second")
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    return match.write_run(tmp_path / "run", match.perfect())
+
+
+def refused(arguments, capsys):
+    assert main(["evaluate", *map(str, arguments)]) == 1
+    return capsys.readouterr().err
+
+
+def test_runs_are_scored_into_json_plots_and_a_page(run, footage, tmp_path, capsys):
+    def hide(recognition):
+        recognition["players"].pop()
+
+    second = match.write_run(tmp_path / "second", match.damaged(hide), "/somewhere/second.mp4")
+    output = tmp_path / "out"
+    arguments = ["evaluate", run, second / "results.jsonl", "--truth", footage, "--output", output]
+    assert main([str(argument) for argument in arguments]) == 0
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["version"] == 1
+    assert metrics["clips"].keys() == {"synthetic", "second"}
+    assert metrics["pooled"]["detection"]["recall"] == 0.95
+    assert metrics["targets"]["tracking.hota"] == {"bound": 0.78, "is_most": False}
+    assert "AP50 people" in capsys.readouterr().out
+    pictures = [(output / f"{name}.png").read_bytes() for name in NAMES]
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+
+    page = (output / "report.html").read_text()
+    assert len(page) < 400_000
+    assert all(base64.b64encode(picture).decode() in page for picture in pictures)
+    assert not re.search(r"(?:src|href)=\"(?!data:)", page)
+    text = html.unescape(page)
+    for target in TARGETS:
+        assert target.name in text
+        assert metrics["definitions"][target.path] in text
+        for figures in (metrics["pooled"], *metrics["clips"].values()):
+            assert f">{target.value(figures):.3f}</td>" in text
+
+
+def test_truth_may_be_given_one_to_one(run, footage, capsys):
+    (run / "summary.json").unlink()
+    assert main(["evaluate", str(run), "--truth", str(footage / "second.gt.json.gz")]) == 0
+    assert "second" in capsys.readouterr().out
+    error = refused([run, "--truth", footage], capsys)
+    assert "summary.json" in error
+    assert "--truth CLIP.gt.json.gz" in error
+
+
+def test_labels_without_roles_masks_and_numbers_are_truth_too(run, tmp_path):
+    sequence = tmp_path / "mot" / "synthetic"
+    (sequence / "img1").mkdir(parents=True)
+    (sequence / "gt").mkdir()
+    size = f"imWidth={match.WIDTH}\nimHeight={match.HEIGHT}\n"
+    (sequence / "seqinfo.ini").write_text(
+        f"[Sequence]\nname=synthetic\nframeRate=25\nseqLength={match.FRAMES}\n{size}"
+    )
+    with (sequence / "gt" / "gt.txt").open("w") as rows:
+        for index in range(match.FRAMES):
+            picture = Image.new("RGB", (match.WIDTH, match.HEIGHT))
+            picture.save(sequence / "img1" / f"{index + 1:06d}.jpg")
+            for person in match.ASKED:
+                x, y, *_ = match.place(person, index)
+                rows.write(f"{index + 1},{person},{x},{y},12,24,1,1,1\n")
+    output = tmp_path / "out"
+    arguments = ["evaluate", run, "--truth", sequence.parent, "--output", output]
+    assert main([str(argument) for argument in arguments]) == 0
+    pooled = json.loads((output / "metrics.json").read_text())["pooled"]
+    assert pooled["tracking"]["hota"] == 1
+    assert pooled["detection"]["person"]["ap"] == 1
+    assert pooled["detection"]["referee"]["ap"] is None
+    assert pooled["masks"]["j"] is None
+    assert pooled["attributes"]["team_accuracy"] is None
+    assert pooled["attributes"]["role_accuracy"] is None
+    assert pooled["numbers"]["right_of_readable"] is pooled["numbers"]["precision"] is None
+    assert pooled["ball"]["recall"]["8"] is pooled["ball"]["precision"]["8"] is None
+    assert pooled["game_state"]["gs_hota"] is None
+
+
+def test_an_unknown_clip_is_named(footage, tmp_path, capsys):
+    run = match.write_run(tmp_path / "run", match.perfect(), "nobody.mp4")
+    assert "nobody.gt.json.gz" in refused([run, "--truth", footage], capsys)
+
+
+def test_two_runs_of_one_clip_are_refused(run, footage, capsys):
+    assert "several" in refused([run, run, "--truth", footage], capsys)
+
+
+def test_as_many_truth_files_as_runs_are_wanted(run, footage, capsys):
+    truth = footage / "second.gt.json.gz"
+    assert "expected one folder or 1" in refused([run, "--truth", truth, truth], capsys)
+    assert "second.mp4x" in refused([run, "--truth", footage / "second.mp4x"], capsys)
+
+
+def test_a_truncated_line_is_named(run, footage, capsys):
+    path = run / "results.jsonl"
+    path.write_text(path.read_text()[:-20])
+    error = refused([run, "--truth", footage], capsys)
+    assert f"{path}:{match.FRAMES + 1}: expected a RecognizeStreamResponse" in error
+
+
+def test_missing_and_empty_results_are_named(tmp_path, footage, capsys):
+    assert "results.jsonl" in refused([tmp_path / "results.jsonl", "--truth", footage], capsys)
+    (tmp_path / "results.jsonl").touch()
+    assert "at least one line" in refused([tmp_path, "--truth", footage], capsys)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda r: r.update(frame_index="20"), "frame_index 20: the truth of synthetic has 20"),
+        (lambda r: r.update(frame_index="-1"), "frame_index -1: the truth of synthetic has 20"),
+        (lambda r: r.update(frame_index="4"), ":4: frame_index 4 comes twice"),
+        (lambda r: r.update(width_px=1280, players=[]), "1280x192 px"),
+        (lambda r: r["players"][0].update(track_id="2"), ":4: players: expected every track_id"),
+        (lambda r: r["players"][0]["mask"].update(height=9), ":4: mask: size [9, 400]"),
+        (lambda r: r["ball"]["box"].update(x_max=0), ":4: box: expected max above min"),
+        (lambda r: r.update(frame="4"), ":4: expected a RecognizeStreamResponse"),
+    ],
+)
+def test_a_run_that_does_not_fit_is_refused(tmp_path, footage, capsys, change, expected):
+    responses = match.perfect()
+    first, fourth = responses[0]["recognition"], responses[3]["recognition"]
+    first["frame_index"] = "4"
+    del responses[4]
+    change(fourth)
+    run = match.write_run(tmp_path / "run", responses)
+    assert expected in refused([run, "--truth", footage], capsys)
+
+
+def test_a_broken_summary_is_named(run, footage, capsys):
+    (run / "summary.json").write_text("[]")
+    assert "summary.json: expected a JSON object" in refused([run, "--truth", footage], capsys)
+
+
+def test_a_model_is_scored_by_its_own_room(monkeypatch, tmp_path, footage, capsys):
+    room = ModuleType("training.jersey.evaluate")
+    room.evaluate = lambda weights, footage, clips: {"asked": [weights.name, *clips]}
+    monkeypatch.setitem(sys.modules, room.__name__, room)
+    weights = tmp_path / "jersey.onnx"
+    weights.touch()
+    arguments = ["evaluate", "--of", "jersey", weights, "--truth", footage, "--output", tmp_path]
+    assert main([*map(str, arguments), "--clips", "second"]) == 0
+    expected = {"asked": ["jersey.onnx", "second"]}
+    assert json.loads((tmp_path / "metrics.json").read_text()) == expected
+    assert json.loads(capsys.readouterr().out) == expected
+
+
+def test_a_model_wants_weights_that_are_there(tmp_path, footage, run, capsys):
+    command = ["--of", "jersey", tmp_path / "none.onnx", "--truth", footage]
+    assert "none.onnx: no such file" in refused(command, capsys)
+    assert "expected one weights file" in refused([*command, footage], capsys)
+    assert "only with --of" in refused([run, "--truth", footage, "--clips", "x"], capsys)

@@ -1,0 +1,35 @@
+"""Frames of clips as JPEG files, named so that a reader finds the clip again."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import cv2
+
+from orchestrator.types import Pixels
+from training.data.clips import KINDS, Clip
+
+_JPEG_QUALITY = 95
+
+
+def kinds_in(clips: Iterable[Clip]) -> list[str]:
+    """Return the kinds that are seen in the clips, in the order of `KINDS`."""
+    seen = {s.kind for clip in clips for frame in clip.sightings for s in frame}
+    return [kind for kind in KINDS if kind in seen]
+
+
+def write_stills(clip: Clip, folder: Path, every: int) -> Iterator[tuple[int, Path]]:
+    """Write every so many frames as `<clip>_<frame>.jpg`; yield index and file of each."""
+    indices = range(0, len(clip.sightings), every)
+    for index, picture in zip(indices, clip.frames(indices), strict=True):
+        file = folder / f"{clip.name}_{index:06d}.jpg"
+        write_jpeg(picture, file)
+        yield index, file
+
+
+def write_jpeg(picture: Pixels, file: Path) -> None:
+    """Write an RGB picture `(height, width, 3)` as a JPEG file."""
+    ok, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    )
+    assert ok
+    file.write_bytes(data.tobytes())

@@ -1,0 +1,95 @@
+"""Score recognised clips, or one model, against labelled footage.
+
+A run: `touchline evaluate out/clips/* --truth FOOTAGE --output DIR` compares what
+`touchline recognize` wrote with the truth of its clip, found by the video's name, and writes
+metrics.json, plots and report.html.
+
+A model: `touchline evaluate --of detector WEIGHTS --truth FOOTAGE` runs one model by itself on the
+clips kept out of training (or on `--clips`) and writes its metrics.json.
+"""
+
+import argparse
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from training.errors import InputError
+
+MODELS = ("detector", "tracker", "jersey", "embedder")
+"""Rooms of `training/` with `evaluate.evaluate(weights, footage, clips) -> figures`."""
+
+METRICS = "metrics.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `touchline evaluate` takes."""
+    parser.add_argument(
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="RESULTS",
+        help="results.jsonl files, or the folders that hold them; with --of, the weights",
+    )
+    parser.add_argument(
+        "--truth",
+        nargs="+",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="the footage's folder, or the truth of each of the results: CLIP.gt.json.gz, "
+        "or a folder in another format that `touchline data check` knows",
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write the figures here")
+    parser.add_argument("--of", choices=MODELS, help="score this model by itself")
+    parser.add_argument("--clips", nargs="+", metavar="CLIP", help="with --of: clips to run on")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; return its exit code."""
+    if options.of:
+        _evaluate_model(options)
+    elif options.clips:
+        raise InputError("--clips: expected only with --of; a run tells its clip itself")
+    else:
+        _evaluate_runs(options)
+    return 0
+
+
+def _evaluate_runs(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from training.evaluation import plots, report
+    from training.evaluation.runs import read_run
+    from training.evaluation.scores import evaluate
+    from training.evaluation.truth import truth_of
+
+    runs = [read_run(path) for path in options.results]
+    metrics = evaluate(zip(runs, truth_of(runs, options.truth), strict=True))
+    Console().print(report.table(metrics))
+    if options.output:
+        _write(metrics, options.output)
+        pictures = plots.draw(metrics, options.output)
+        report.write(metrics, pictures, options.output / "report.html")
+
+
+def _evaluate_model(options: argparse.Namespace) -> None:
+    from training.data.crops import HELD_OUT
+
+    if len(options.results) != 1 or len(options.truth) != 1:
+        raise InputError(f"--of {options.of}: expected one weights file and one folder of footage")
+    weights, footage = options.results[0], options.truth[0]
+    for path in (weights, footage):
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+    room = import_module(f"training.{options.of}.evaluate")
+    metrics = room.evaluate(weights, footage, tuple(options.clips or HELD_OUT))
+    print(json.dumps(metrics, indent=2))
+    if options.output:
+        _write(metrics, options.output)
+
+
+def _write(metrics: dict[str, Any], directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / METRICS).write_text(json.dumps(metrics, indent=1) + "\n")

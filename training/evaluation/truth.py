@@ -1,0 +1,89 @@
+"""The truth that a run is held against."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.data.clips import Clip, Person
+from training.data.reading import read
+from training.errors import InputError
+from training.evaluation.runs import Run
+
+_SUFFIX = ".gt.json.gz"
+_ROLE_OF_KIND = {"assistant_referee": "referee"}
+
+
+def role_of(person: Person) -> str:
+    """Return the role that a run should report: assistants are referees."""
+    return _ROLE_OF_KIND.get(person.kind, person.kind)
+
+
+def truth_of(runs: Sequence[Run], paths: Sequence[Path]) -> list[Clip]:
+    """Return the clip of each run.
+
+    Args:
+        runs: The runs.
+        paths: One folder, where each clip is found by the name of its run's video, be it
+            `<clip>.gt.json.gz` or a folder `<clip>`; or the truth of each run, one to one, in any
+            format that `training.data.reading` knows.
+
+    Raises:
+        InputError: A clip is not there, is given twice, or does not fit its run.
+    """
+    if len(paths) == 1 and paths[0].is_dir():
+        paths = [_named_by_video(run, paths[0]) for run in runs]
+    if len(paths) != len(runs):
+        raise InputError(
+            f"--truth: expected one folder or {len(runs)} paths, one for each of the results"
+        )
+    clips = [_read(path) for path in paths]
+    for run, clip in zip(runs, clips, strict=True):
+        _check(run, clip)
+        if sum(clip.name == other.name for other in clips) > 1:
+            raise InputError(f"{run.path}: clip {clip.name} has several results; expected one")
+    return clips
+
+
+def frame_rate(clip: Clip) -> float:
+    """Return the clip's frames per second.
+
+    Raises:
+        InputError: The clip is a set of stills.
+    """
+    if clip.frame_rate is None:
+        raise InputError(f"{clip.name}: expected a truth with a frame rate, found stills")
+    return clip.frame_rate
+
+
+def _named_by_video(run: Run, folder: Path) -> Path:
+    if run.video is None:
+        raise InputError(
+            f"{run.path}: summary.json with `video` is missing beside it; "
+            "give the truth itself: --truth CLIP.gt.json.gz"
+        )
+    name = Path(run.video).stem
+    for path in (folder / f"{name}{_SUFFIX}", folder / name):
+        if path.exists():
+            return path
+    raise InputError(f"{folder / name}{_SUFFIX}: expected the truth of {run.video} ({run.path})")
+
+
+def _read(path: Path) -> Clip:
+    clips = read(path)
+    if len(clips) != 1 or not clips[0].is_tracked:
+        raise InputError(
+            f"{path}: expected the truth of one video, with the same ids in all frames"
+        )
+    return clips[0]
+
+
+def _check(run: Run, clip: Clip) -> None:
+    size = clip.width, clip.height
+    for frame in run.frames.values():
+        where = f"{run.path}: frame_index {frame.index}"
+        if not 0 <= frame.index < len(clip.sightings):
+            raise InputError(f"{where}: the truth of {clip.name} has {len(clip.sightings)} frames")
+        if (frame.width, frame.height) != size:
+            raise InputError(
+                f"{where}: {frame.width}x{frame.height} px, but the truth of {clip.name} is "
+                f"{size[0]}x{size[1]}"
+            )
