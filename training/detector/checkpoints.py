@@ -1,11 +1,17 @@
 """RF-DETR checkpoints by size: published ones, soccer fine-tunes of them, and our own small one."""
 
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from rfdetr import RFDETRLarge, RFDETRMedium, RFDETRNano, RFDETRSmall
+from rfdetr.config import ModelConfig
 from rfdetr.detr import RFDETR
 
-from training.detector.train import RFDETRMicro
+from training.detector.micro import RFDETRMicro
+from training.errors import InputError
 
 SIZES: dict[str, type[RFDETR]] = {
     "micro": RFDETRMicro,
@@ -20,20 +26,21 @@ SIZES: dict[str, type[RFDETR]] = {
 def load(size: str, checkpoint: Path) -> RFDETR:
     """Load a checkpoint in rfdetr's layout, `{"model": state dict, "args": ...}`.
 
-    The number of classes is that of the checkpoint: 90 of COCO, 4 of a soccer fine-tune.
+    Classes and resolution are those of the checkpoint: 90 of COCO, 4 of a soccer fine-tune.
 
     Raises:
         FileNotFoundError: The file is missing; nothing is downloaded here.
-        ValueError: The size is unknown, or the checkpoint is of another one.
+        InputError: The size is unknown, or the checkpoint is of another one.
     """
     if size not in SIZES:
-        raise ValueError(f"size: expected one of {', '.join(SIZES)}, got {size!r}")
+        raise InputError(f"size: expected one of {', '.join(SIZES)}, got {size!r}")
     if not checkpoint.is_file():
         raise FileNotFoundError(f"{checkpoint}: expected a checkpoint of RF-DETR {size}")
     try:
-        return SIZES[size](pretrain_weights=str(checkpoint), device="cpu")
+        sizes = _trained_sizes(checkpoint)
+        return SIZES[size](pretrain_weights=str(checkpoint), device="cpu", **sizes)
     except (RuntimeError, KeyError) as error:
-        raise ValueError(
+        raise InputError(
             f"{checkpoint}: expected a checkpoint of RF-DETR {size}: {error}"
         ) from error
 
@@ -46,10 +53,40 @@ def labels(model: RFDETR, *, given: str | None = None) -> list[str]:
         given: Comma list that overrides the names in the checkpoint.
 
     Raises:
-        ValueError: There are not as many names as classes.
+        InputError: There are not as many names as classes.
     """
     classes = int(model.model_config.num_classes)
     names = given.split(",") if given else [str(name) for name in model.class_names]
     if len(names) != classes:
-        raise ValueError(f"labels: expected {classes} names, got {len(names)}: {names}")
+        raise InputError(f"labels: expected {classes} names, got {len(names)}: {names}")
     return names
+
+
+def model_config(
+    size: str, *, labels: Sequence[str], resolution: int, init: Path | None
+) -> ModelConfig:
+    """Return rfdetr's description of a network that is to be trained.
+
+    Args:
+        size: One of `SIZES`.
+        labels: What it tells apart.
+        resolution: Side of its square input, in pixels; a multiple of 32.
+        init: Checkpoint to start from, of the same size but of any labels and resolution; None for
+            random weights.
+    """
+    kind = SIZES[size]
+    # rfdetr asks a model for its description before it builds the network; so do we, without one.
+    config: ModelConfig = kind.__new__(kind).get_model_config(
+        num_classes=len(labels),
+        resolution=resolution,
+        pretrain_weights=None if init is None else str(init),
+    )
+    return config
+
+
+def _trained_sizes(checkpoint: Path) -> dict[str, Any]:
+    """Return the resolution in training; published checkpoints leave it to their class."""
+    with torch.serialization.safe_globals([Namespace]):
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    trained = content.get("model_config", {})
+    return {"resolution": trained["resolution"]} if "resolution" in trained else {}

@@ -1,30 +1,22 @@
-"""Export a trained detector to the ONNX graph that the model repository serves.
+"""A trained detector as the ONNX graph that the model repository serves.
 
-`python -m training.detector.export CHECKPOINT OUT.onnx --size medium` writes the graph of the
-contract in `orchestrator.contracts`: uint8 pixels in, boxes and logits out, normalisation inside.
+The graph is that of the contract in `orchestrator.contracts`: uint8 pixels in, boxes and logits
+out, normalisation inside.
 """
 
-import argparse
 import tempfile
-from pathlib import Path
+import warnings
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, compose, helper, numpy_helper
+from onnx import ModelProto, TensorProto, compose, helper, numpy_helper
 from rfdetr.detr import RFDETR
 from torch import nn
 
-from training.detector.checkpoints import SIZES, labels, load
-from training.export.storage import store_fp16
-
-OPSET = 17
-PROVENANCE = (
-    "RF-DETR micro (rfdetr 1.11.2 classes), trained from scratch on rendered Google Research "
-    "Football clips by training/detector/train.py; no pretrained weights; Apache-2.0"
-)
+from training.export.agreement import Runner, Tensors
+from training.export.graph import BATCH, OPSET
 
 # Pixel statistics that rfdetr normalises with, in units of uint8.
 # Source: rfdetr 1.11.2, datasets/coco.py, Normalize (ImageNet).
@@ -36,52 +28,40 @@ _UPSTREAM_INPUT = "input"
 _OUTPUTS = {"dets": "boxes", "labels": "logits"}
 
 
-def export(model: RFDETR, out: Path, *, names: list[str], provenance: str) -> None:
-    """Write `model` as ONNX; the file appears complete or not at all.
+def to_onnx(model: RFDETR) -> ModelProto:
+    """Return the fp32 graph of the contract, valid for any batch size.
 
     Args:
         model: A loaded model.
-        out: The file to write.
-        names: Label of each logit column but the last; kept in the file.
-        provenance: Where the weights come from; kept in the file.
-
-    The weights are stored as fp16. They are rounded in `model` too, so that it stays the reference
-    for the graph; accuracy is measured on the graph.
     """
-    network = _network(model)
-    with torch.no_grad():
-        for weight in network.parameters():
-            weight.copy_(weight.half())
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # The exporter that needs no further package is deprecated, and it warns of each size that
+        # it takes for a constant; all but the batch are.
+        warnings.simplefilter("ignore")
         upstream = model.export(
             output_dir=folder, dynamic_batch=True, opset_version=OPSET, verbose=False
         )
         graph = onnx.load(upstream)
-    graph = _with_outputs_renamed(_with_pixel_input(graph, model.model_config.resolution))
-    store_fp16(graph)
-    helper.set_model_props(graph, {"labels": ",".join(names), "provenance": provenance})
-    onnx.checker.check_model(graph, full_check=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix(".partial")
-    onnx.save(graph, partial)
-    partial.replace(out)
+    config = model.model_config
+    columns = {"boxes": 4, "logits": config.num_classes + 1}
+    _name_outputs(graph, {name: [config.num_queries, size] for name, size in columns.items()})
+    return _with_pixel_input(graph, config.resolution)
 
 
-def parity(model: RFDETR, path: Path, images: NDArray[np.uint8]) -> dict[str, float]:
-    """Return the largest difference between torch and onnxruntime by output name.
+def torch_runner(model: RFDETR, *, batch: int = 4) -> Runner:
+    """Return the network itself, run by torch in fp32 on the CPU, `batch` rows at a time."""
+    network = _network(model).eval()
 
-    Args:
-        model: The model that was exported.
-        path: Its ONNX file.
-        images: RGB uint8 `(batch, R, R, 3)`.
-    """
-    pixels = (images.transpose(0, 3, 1, 2).astype(np.float32) - _MEAN) / _STD
-    with torch.inference_mode():
-        predicted = _network(model).eval()(torch.from_numpy(pixels))
-    expected = {"boxes": predicted["pred_boxes"], "logits": predicted["pred_logits"]}
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found = dict(zip(expected, session.run(list(expected), {"image": images}), strict=True))
-    return {name: float(np.abs(found[name] - expected[name].numpy()).max()) for name in expected}
+    def run(rows: NDArray[np.uint8]) -> Tensors:
+        pixels = (rows.transpose(0, 3, 1, 2).astype(np.float32) - _MEAN) / _STD
+        with torch.inference_mode():
+            parts = [network(part) for part in torch.split(torch.from_numpy(pixels), batch)]
+        return {
+            name: torch.cat([part[upstream] for part in parts]).numpy()
+            for name, upstream in (("boxes", "pred_boxes"), ("logits", "pred_logits"))
+        }
+
+    return run
 
 
 def _network(model: RFDETR) -> nn.Module:
@@ -90,11 +70,11 @@ def _network(model: RFDETR) -> nn.Module:
     return network
 
 
-def _with_pixel_input(graph: onnx.ModelProto, side: int) -> onnx.ModelProto:
+def _with_pixel_input(graph: ModelProto, side: int) -> ModelProto:
     """Prepend cast, transposition and normalisation, so that callers send plain pixels."""
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", side, side, 3])
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [BATCH, side, side, 3])
     normalised = helper.make_tensor_value_info(
-        "normalised", TensorProto.FLOAT, ["batch", 3, side, side]
+        "normalised", TensorProto.FLOAT, [BATCH, 3, side, side]
     )
     nodes = [
         helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
@@ -112,36 +92,19 @@ def _with_pixel_input(graph: onnx.ModelProto, side: int) -> onnx.ModelProto:
         ir_version=graph.ir_version,
     )
     head = compose.add_prefix(head, "pixels/", rename_inputs=False, rename_outputs=False)
-    return compose.merge_models(head, graph, io_map=[("normalised", _UPSTREAM_INPUT)])
+    merged = compose.merge_models(head, graph, io_map=[("normalised", _UPSTREAM_INPUT)])
+    del merged.opset_import[1:]  # merging states the same opset twice, which some tools refuse
+    return merged
 
 
-def _with_outputs_renamed(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Give the outputs the contract's names and the batch its symbolic size."""
+def _name_outputs(graph: ModelProto, sizes: dict[str, list[int]]) -> None:
+    """Give the outputs the contract's names and their sizes after the batch; in place."""
     for node in graph.graph.node:
         node.output[:] = [_OUTPUTS.get(name, name) for name in node.output]
         node.input[:] = [_OUTPUTS.get(name, name) for name in node.input]
-    for output in graph.graph.output:
-        output.name = _OUTPUTS[output.name]
-        output.type.tensor_type.shape.dim[0].dim_param = "batch"
-    return graph
-
-
-def main() -> None:
-    """Export a checkpoint and print how far the graph is from torch."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--size", choices=SIZES, default="micro")
-    parser.add_argument("--labels", help="comma list; default: the names in the checkpoint")
-    arguments = parser.parse_args()
-    model = load(arguments.size, arguments.checkpoint)
-    names = labels(model, given=arguments.labels)
-    provenance = PROVENANCE if arguments.size == "micro" else arguments.checkpoint.name
-    export(model, arguments.out, names=names, provenance=provenance)
-    side = model.model_config.resolution
-    noise = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
-    print(parity(model, arguments.out, noise))  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()
+    named = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, *sizes[name]])
+        for name in (_OUTPUTS[output.name] for output in graph.graph.output)
+    ]
+    del graph.graph.output[:]
+    graph.graph.output.extend(named)

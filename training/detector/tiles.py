@@ -1,55 +1,56 @@
-"""Training tiles for the detector: plain, recoloured and zoomed cuts of rendered clips.
+"""Training tiles: plain, recoloured, zoomed and ball-centred cuts of rendered clips.
 
 A picture is cut into two overlapping squares as high as itself, the same way that serving cuts it.
-The folder written here has the roboflow-COCO layout that rfdetr reads: `train/` and `valid/`, each
-with JPEG tiles and `_annotations.coco.json`.
 """
 
-import json
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 
 import cv2
 import numpy as np
+from pydantic import Field
 
 from orchestrator.types import Pixels
-from training.data.footage import Clip, Sighting, read_clip
+from training.data.footage import Clip, Sighting
 from training.data.kits import recolour
+from training.detector.micro import RESOLUTION
+from training.run.config import Frozen
 
 Box = tuple[float, float, float, float]
 
 LABELS = ("person", "ball")
-"""The labels in the order of the network's columns."""
+"""The labels of the demo weights: roles learnt by colour do not carry over to unseen kits."""
 
-RESOLUTION = 512
-"""Side of a tile, as the network takes it, in pixels."""
+ROLE_LABELS = ("player", "goalkeeper", "referee", "ball")
+"""The labels of soccer fine-tunes."""
 
-TRAIN_CLIPS = tuple(
-    f"dev_{n:02d}" for n in (*range(1, 5), *range(6, 13), *range(15, 31)) if n not in {18, 22}
-)
-VALID_CLIPS = ("dev_05", "dev_13", "dev_14")
-"""Watched during training and used to choose thresholds; never trained on."""
-
-FRAME_STEP = 5
-RECOLOURED_PAIRS = 2
-ZOOMED_CROPS = 6
-BALL_CROPS = 2
-PERSON_HEIGHTS = (30.0, 130.0)
-"""Heights that the zoomed crops give the median person, in pixels of a 720-line picture."""
-
-MIN_BALL_SIDE = 8.5
-"""A smaller ball box is grown to this, in tile pixels: 12 px of a 720-line picture."""
+BALL_SIDE_720 = 12.0
+"""A smaller ball box is grown to this about its centre, in pixels of a 720-line picture: a box of a
+few pixels cannot be matched by overlap."""
 
 MIN_VISIBLE_PX = {"person": 40.0, "ball": 8.0}
 """Something with fewer visible source pixels is neither taught nor asked for."""
 
+_PERSON_HEIGHTS = (30.0, 130.0)
+"""Heights that the zoomed crops give the median person, in pixels of a 720-line picture."""
 _CROP_SIDES = (300.0, 1100.0)
 _BALL_CROP_SIDES = (0.36, 0.62)
 """Sides of the crops round the ball, as shares of the frame's height; serving uses 0.5."""
-_JPEG_QUALITY = 93
+
+
+class Recipe(Frozen):
+    """How many tiles of which kind are cut from rendered clips."""
+
+    frame_step: int = Field(default=5, gt=0)
+    """Every so many frames one is cut."""
+    recoloured_pairs: int = Field(default=2, ge=0)
+    """Tile pairs a frame with new kits."""
+    zoomed_crops: int = Field(default=6, ge=0)
+    """Crops a frame with new kits that zoom in or out."""
+    ball_crops: int = Field(default=2, ge=0)
+    """Crops a ball with new kits, at the scale of the ball's own tile in serving."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Target:
     """One object to be found.
 
     Attributes:
-        label: One of `LABELS`.
+        label: One of the labels that are taught.
         box: xyxy in pixels.
         visible_px: Number of its visible pixels in the source picture.
     """
@@ -76,108 +77,49 @@ class Target:
     box: Box
     visible_px: float
 
+    @property
+    def is_ball(self) -> bool:
+        """Whether this is the ball."""
+        return self.label == "ball"
 
-@dataclass
-class CocoFolder:
-    """One split of a roboflow-COCO data set, filled tile by tile.
-
-    Attributes:
-        directory: Folder of the split; created if absent.
-    """
-
-    directory: Path
-    _images: list[dict[str, object]] = field(default_factory=list)
-    _annotations: list[dict[str, object]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-
-    def add(self, tile: Pixels, targets: Iterable[Target]) -> None:
-        """Write one RGB tile `(RESOLUTION, RESOLUTION, 3)` and note its targets."""
-        image_id = len(self._images)
-        name = f"{image_id:06d}.jpg"
-        jpeg = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-        cv2.imwrite(str(self.directory / name), cv2.cvtColor(tile, cv2.COLOR_RGB2BGR), jpeg)
-        height, width = tile.shape[:2]
-        self._images.append({"id": image_id, "file_name": name, "width": width, "height": height})
-        for target in targets:
-            x0, y0, x1, y1 = target.box
-            self._annotations.append(
-                {
-                    "id": len(self._annotations),
-                    "image_id": image_id,
-                    "category_id": LABELS.index(target.label),
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "area": (x1 - x0) * (y1 - y0),
-                    "iscrowd": 0,
-                    "segmentation": [],
-                }
-            )
-
-    def close(self) -> None:
-        """Write the annotation file; the split is complete once it exists."""
-        categories = [
-            {"id": index, "name": name, "supercategory": "none"}
-            for index, name in enumerate(LABELS)
-        ]
-        annotations = {
-            "info": {},
-            "images": self._images,
-            "annotations": self._annotations,
-            "categories": categories,
-        }
-        (self.directory / "_annotations.coco.json").write_text(json.dumps(annotations))
+    @property
+    def is_seen(self) -> bool:
+        """Whether enough of it is visible to be taught and asked for."""
+        return self.visible_px >= MIN_VISIBLE_PX["ball" if self.is_ball else "person"]
 
 
-def write_dataset(footage: Path, folder: Path, seed: int) -> None:
-    """Write the `train` and `valid` splits into `folder`; a complete split is left as it is.
-
-    Raises:
-        FileNotFoundError: A clip is missing in `footage`.
-    """
-    rng = np.random.default_rng(seed)
-    if not (folder / "train" / "_annotations.coco.json").exists():
-        train = CocoFolder(folder / "train")
-        for name in TRAIN_CLIPS:
-            for tile, targets in training_tiles(read_clip(footage, name), rng):
-                train.add(tile, targets)
-        train.close()
-    if not (folder / "valid" / "_annotations.coco.json").exists():
-        valid = CocoFolder(folder / "valid")
-        for name in VALID_CLIPS:
-            for tile, targets in plain_tiles(read_clip(footage, name), 4 * FRAME_STEP):
-                valid.add(tile, targets)
-        valid.close()
-
-
-def training_tiles(clip: Clip, rng: np.random.Generator) -> Iterator[tuple[Pixels, list[Target]]]:
-    """Yield the tiles of every `FRAME_STEP`-th frame: plain pair, recoloured pairs, zoomed crops.
+def training_tiles(
+    clip: Clip, recipe: Recipe, labels: Sequence[str], resolution: int, rng: np.random.Generator
+) -> Iterator[tuple[Pixels, list[Target]]]:
+    """Yield the tiles of every `frame_step`-th frame: plain pair, recoloured pairs, crops.
 
     The mix is there from the start, since a network that sees one scale or one kit for a while
     forgets the others.
     """
-    for index, picture in _every(clip, FRAME_STEP):
-        targets = frame_targets(clip.sightings[index])
+    for index, picture in _every(clip, recipe.frame_step):
+        targets = frame_targets(clip.sightings[index], labels)
         masks = clip.masks(index)
         pair = tile_regions(picture.shape[1], picture.shape[0])
-        yield from (cut(picture, targets, region) for region in pair)
-        for _ in range(RECOLOURED_PAIRS):
+        yield from (cut(picture, targets, region, resolution) for region in pair)
+        for _ in range(recipe.recoloured_pairs):
             repainted = recolour(picture, masks, clip.people, rng)
-            yield from (cut(repainted, targets, region) for region in pair)
-        for _ in range(ZOOMED_CROPS):
+            yield from (cut(repainted, targets, region, resolution) for region in pair)
+        for _ in range(recipe.zoomed_crops):
             repainted = recolour(picture, masks, clip.people, rng)
-            yield cut(repainted, targets, draw_region(picture, targets, rng))
-        for ball in [target for target in targets if target.label == "ball"] * BALL_CROPS:
+            yield cut(repainted, targets, draw_region(picture, targets, rng), resolution)
+        for ball in [target for target in targets if target.is_ball] * recipe.ball_crops:
             repainted = recolour(picture, masks, clip.people, rng)
-            yield cut(repainted, targets, draw_ball_region(picture, ball, rng))
+            yield cut(repainted, targets, draw_ball_region(picture, ball, rng), resolution)
 
 
-def plain_tiles(clip: Clip, step: int) -> Iterator[tuple[Pixels, list[Target]]]:
+def plain_tiles(
+    clip: Clip, step: int, labels: Sequence[str], resolution: int
+) -> Iterator[tuple[Pixels, list[Target]]]:
     """Yield both tiles of every `step`-th frame, as filmed."""
     for index, picture in _every(clip, step):
-        targets = frame_targets(clip.sightings[index])
+        targets = frame_targets(clip.sightings[index], labels)
         for region in tile_regions(picture.shape[1], picture.shape[0]):
-            yield cut(picture, targets, region)
+            yield cut(picture, targets, region, resolution)
 
 
 def tile_regions(width: int, height: int) -> tuple[Region, Region]:
@@ -185,23 +127,29 @@ def tile_regions(width: int, height: int) -> tuple[Region, Region]:
     return Region(0, 0, height, height), Region(width - height, 0, height, height)
 
 
-def frame_targets(sightings: Iterable[Sighting]) -> list[Target]:
+def frame_targets(sightings: Iterable[Sighting], labels: Sequence[str] = LABELS) -> list[Target]:
     """Return what can be seen in a frame; boxes go round the visible pixels."""
     return [
-        Target("ball" if seen.is_ball else "person", seen.box_visible, seen.visible_px)
+        Target(_label(seen, labels), seen.box_visible, seen.visible_px_at_most)
         for seen in sightings
         if seen.box_visible is not None
     ]
 
 
+def _label(seen: Sighting, labels: Sequence[str]) -> str:
+    if seen.is_ball or "person" not in labels:
+        return "referee" if seen.kind == "assistant_referee" else seen.kind
+    return "person"
+
+
 def draw_region(picture: Pixels, targets: list[Target], rng: np.random.Generator) -> Region:
-    """Draw a crop that gives the median person a height within `PERSON_HEIGHTS`.
+    """Draw a crop that gives the median person a height between 30 and 130 px of 720 lines.
 
     Crops that zoom out reach above and below the picture.
     """
     frame_height, frame_width = picture.shape[:2]
-    heights = [t.box[3] - t.box[1] for t in targets if t.label == "person"]
-    low, high = PERSON_HEIGHTS
+    heights = [t.box[3] - t.box[1] for t in targets if not t.is_ball]
+    low, high = _PERSON_HEIGHTS
     wanted = math.exp(rng.uniform(math.log(low), math.log(high)))
     side = 720 * (median(heights) if heights else wanted) / wanted
     height = round(float(np.clip(side, *_CROP_SIDES)))
@@ -222,8 +170,10 @@ def draw_ball_region(picture: Pixels, ball: Target, rng: np.random.Generator) ->
     )
 
 
-def cut(picture: Pixels, targets: list[Target], region: Region) -> tuple[Pixels, list[Target]]:
-    """Cut a region and resize it to the square `RESOLUTION`; grey where the picture ends.
+def cut(
+    picture: Pixels, targets: list[Target], region: Region, resolution: int = RESOLUTION
+) -> tuple[Pixels, list[Target]]:
+    """Cut a region and resize it to a square of side `resolution`; grey where the picture ends.
 
     Returns:
         The tile, and in tile pixels the targets of which enough is still visible.
@@ -238,47 +188,46 @@ def cut(picture: Pixels, targets: list[Target], region: Region) -> tuple[Pixels,
     padded = cv2.copyMakeBorder(
         inside, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(114, 114, 114)
     )
-    shrinks = region.height > RESOLUTION
+    shrinks = region.height > resolution
     tile = cv2.resize(
         padded,
-        (RESOLUTION, RESOLUTION),
+        (resolution, resolution),
         interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
     )
-    kept = (_within(target, region) for target in targets)
+    kept = (_within(target, region, resolution) for target in targets)
     return tile.astype(np.uint8, copy=False), [target for target in kept if target is not None]
 
 
-def _within(target: Target, region: Region) -> Target | None:
+def _within(target: Target, region: Region, resolution: int) -> Target | None:
     x0, y0, x1, y1 = target.box
     left, right = max(x0, region.x), min(x1, region.x + region.width)
     top, bottom = max(y0, region.y), min(y1, region.y + region.height)
     if right <= left or bottom <= top:
         return None
     share = (right - left) * (bottom - top) / ((x1 - x0) * (y1 - y0))
-    if target.visible_px * share < MIN_VISIBLE_PX[target.label]:
+    part = replace(target, visible_px=target.visible_px * share)
+    if not part.is_seen:
         return None
-    sx, sy = RESOLUTION / region.width, RESOLUTION / region.height
+    sx, sy = resolution / region.width, resolution / region.height
     box = (
         (left - region.x) * sx,
         (top - region.y) * sy,
         (right - region.x) * sx,
         (bottom - region.y) * sy,
     )
-    if target.label == "ball":
-        box = _grow(box)
-    return Target(target.label, box, target.visible_px * share)
+    return replace(part, box=_grow(box, resolution) if target.is_ball else box)
 
 
-def _grow(box: Box) -> Box:
-    """Grow a ball box about its centre: a few pixels cannot be matched by overlap."""
+def _grow(box: Box, resolution: int) -> Box:
+    smallest = BALL_SIDE_720 * resolution / 720
     cx, cy = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    half_width = max(box[2] - box[0], MIN_BALL_SIDE) / 2
-    half_height = max(box[3] - box[1], MIN_BALL_SIDE) / 2
+    half_width = max(box[2] - box[0], smallest) / 2
+    half_height = max(box[3] - box[1], smallest) / 2
     return (
         max(cx - half_width, 0.0),
         max(cy - half_height, 0.0),
-        min(cx + half_width, float(RESOLUTION)),
-        min(cy + half_height, float(RESOLUTION)),
+        min(cx + half_width, float(resolution)),
+        min(cy + half_height, float(resolution)),
     )
 
 

@@ -1,183 +1,254 @@
-"""The demo detector: a small RF-DETR of rfdetr's own classes, trained from scratch on clips.
+"""Fine-tune RF-DETR with rfdetr's own trainer, on tiles of rendered clips or on a COCO folder.
 
-`python -m training.detector.train --footage DIR --work WORK --minutes 74` writes the tiles to
-`WORK/tiles`, trains into `WORK/run`, and goes on from there when started again.
+The ball is a few pixels wide. It is learnt from tiles as high as the picture instead of from the
+whole squeezed picture, and from crops round it at a still larger scale.
 """
 
-import argparse
-import math
-import time
-from datetime import timedelta
-from functools import partial
+import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-import cv2
 import pytorch_lightning as lightning
 import torch
-from pydantic import Field
-from rfdetr import RFDETRNano
-from rfdetr.config import MultiScale, RFDETRNanoConfig, TrainConfig
-from rfdetr.models.backbone import dinov2
+from pydantic import Field, model_validator
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+from rfdetr.config import MultiScale, TrainConfig
 from rfdetr.training import RFDETRDataModule, RFDETRModelModule, build_trainer
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
-from training.detector.tiles import LABELS, RESOLUTION, write_dataset
+from training.detector.checkpoints import model_config
+from training.detector.dataset import check_coco, is_coco, write_tiles
+from training.detector.micro import RESOLUTION
+from training.detector.tiles import LABELS, ROLE_LABELS, Recipe
+from training.errors import InputError
+from training.run.config import Frozen, Split
+from training.run.folder import data_folder, open_run
+from training.run.signals import Interruption, deferred
 
-ENCODER_WIDTH = 96
-STEPS_PER_EPOCH = 750
-"""An epoch is only the distance between two checkpoints: about five minutes on one core."""
+RESULT = "last_ema.pth"
+"""rfdetr's name of the averaged weights at the end; it is written when a stage is over."""
 
-# rfdetr looks its encoders up by name; an absolute path to the configuration is taken as it is.
-# Source: rfdetr 1.11.2, models/backbone/dinov2.py, get_config.
-dinov2.size_to_config["micro"] = str(Path(__file__).with_name("dinov2_micro.json"))
-dinov2.size_to_width["micro"] = ENCODER_WIDTH
-
-
-class RFDETRMicroConfig(RFDETRNanoConfig):
-    """RF-DETR Nano with a 96 x 4 encoder: 416 px tiles at 14 CPU-ms each, from scratch.
-
-    Attributes:
-        group_detr: Parallel query groups in training; one of them serves.
-    """
-
-    encoder: Literal["dinov2_windowed_micro"] = "dinov2_windowed_micro"  # type: ignore[assignment]
-    out_feature_indexes: list[int] = Field(default=[2, 4])
-    hidden_dim: int = ENCODER_WIDTH
-    sa_nheads: int = 4
-    ca_nheads: int = 8
-    num_queries: int = 60
-    num_select: int = 60
-    group_detr: int = 5
-    resolution: int = RESOLUTION
-    positional_encoding_size: int = RESOLUTION // 16
-    pretrain_weights: str | None = None
-    num_classes: int = len(LABELS)
-    device: Literal["cpu"] = "cpu"
+_LAST = "last.ckpt"
 
 
-class RFDETRMicro(RFDETRNano):
-    """The model that loads checkpoints of `RFDETRMicroConfig`, through `pretrain_weights`."""
+class DetectorStage(Frozen):
+    """A stretch of training with one resolution and one fall of the learning rate."""
 
-    size = "rfdetr-micro"
-    _model_config_class = RFDETRMicroConfig  # type: ignore[assignment]
-
-
-class WallClockCosine(LRScheduler):
-    """Linear warm-up, then a cosine that reaches 0 when a time budget is spent.
-
-    The speed of a shared machine is not known beforehand, so time and not the number of steps says
-    how far training has come. Time between an interruption and the resumption does not count.
-    """
-
-    def __init__(self, optimizer: Optimizer, budget_s: float, warmup_steps: int) -> None:
-        self._budget_s = budget_s
-        self._warmup_steps = warmup_steps
-        self._started = time.monotonic()
-        super().__init__(optimizer)
-
-    @override
-    def get_lr(self) -> list[float | torch.Tensor]:
-        """Return the learning rate of each parameter group now."""
-        spent = min(1.0, self._elapsed_s / self._budget_s)
-        warmth = min(1.0, (self.last_epoch + 1) / self._warmup_steps)
-        factor = warmth * (1 + math.cos(math.pi * spent)) / 2
-        return [base * factor for base in self.base_lrs]
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs: steps, seconds and base rates."""
-        return {
-            "last_epoch": self.last_epoch,
-            "elapsed_s": self._elapsed_s,
-            "base_lrs": self.base_lrs,
-        }
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from `state_dict` as if no time had passed since."""
-        self.last_epoch = state_dict["last_epoch"]
-        self.base_lrs = state_dict["base_lrs"]
-        self._started = time.monotonic() - state_dict["elapsed_s"]
-
-    @property
-    def _elapsed_s(self) -> float:
-        return time.monotonic() - self._started
+    name: str = Field(pattern=r"^[\w-]+$")
+    """For the log, and of the stage's folder."""
+    resolution: int = Field(default=RESOLUTION, gt=0, multiple_of=32)
+    """Side of the network's square input, in pixels."""
+    recipe: Recipe = Recipe()
+    """The tiles that rendered clips are cut into."""
+    epochs: int = Field(gt=0)
+    """Checkpoints are written between two epochs."""
+    epoch_steps: int | None = Field(default=None, gt=0)
+    """Most steps of an epoch; absent: an epoch shows each picture once."""
+    learning_rate: float = Field(gt=0)
+    """Highest learning rate; it falls to 0 on a cosine."""
+    encoder_learning_rate: float | None = Field(default=None, gt=0)
+    """The same of the image encoder; absent: that of the rest."""
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    """Epochs of linear rise at the start."""
 
 
-def train(dataset: Path, run: Path, minutes: float, seed: int) -> Path:
-    """Train for `minutes` of wall time, going on from `run/last.ckpt` if there is one.
+class Config(Frozen):
+    """How a detector is trained."""
+
+    size: Literal["micro", "nano", "small", "medium", "large"] = "micro"
+    """`micro` is ours and starts from nothing; the others are rfdetr's."""
+    labels: tuple[str, ...] = LABELS
+    """What it tells apart; in a COCO folder, its categories in the order of their ids."""
+    clips: Split | None = None
+    """Needed for rendered clips; a COCO folder is divided already."""
+    stages: tuple[DetectorStage, ...] = Field(min_length=1)
+    init: Path | None = None
+    """Checkpoint to start from, of any labels and resolution; absent: start from nothing."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Factor on the learning rate per encoder layer further from the output; protects pretrained
+    layers."""
+    component_decay: float = Field(default=1.0, gt=0, le=1)
+    """The same per component: decoder, then encoder."""
+    batch_size: int = Field(default=4, gt=0)
+    """Pictures in a batch."""
+    ema_decay: float = Field(default=0.993, gt=0, lt=1)
+    """Memory of the averaged weights, which are the result."""
+    ema_tau: int = Field(default=100, gt=0)
+    """Steps over which that memory builds up."""
+    multi_scale: bool = False
+    """Change the input's size from batch to batch; tiles come in all scales already."""
+    validate_epochs: int = Field(default=1, gt=0)
+    """Epochs between two scores on the held-out pictures."""
+    tensorboard: bool = False
+    """Log for TensorBoard beside `metrics.csv`; needs the package tensorboard."""
+    seed: int = Field(default=0, ge=0)
+    """Of first weights, tiles and the order of pictures."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes an NVIDIA GPU where there is one."""
+    precision: Literal["mixed", "fp32"] = "mixed"
+    """`mixed` is bf16 or fp16 on a GPU; on a CPU all is fp32."""
+    workers: int = Field(default=0, ge=0)
+    """Processes that read pictures ahead; 0 reads in the training process."""
+
+    @model_validator(mode="after")
+    def _stages_have_names_of_their_own(self) -> Self:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages: expected a name for each, got {names}")
+        return self
+
+
+def train(config: Config, footage: Path, work: Path) -> Path:
+    """Train all stages, each from the averaged weights of the one before.
 
     Args:
-        dataset: Folder written by `training.detector.tiles.write_dataset`.
-        run: Folder for checkpoints and metrics.
-        minutes: Budget of all runs in this folder together.
-        seed: Seed of weights and order of tiles.
+        config: How.
+        footage: Folder of rendered clips, or a roboflow-COCO folder.
+        work: Folder for tiles, checkpoints and logs; a run that lies there is gone on with.
 
     Returns:
-        The checkpoint of the averaged (EMA) weights at the end.
+        The checkpoint of the averaged weights at the end.
+
+    Raises:
+        InputError: Config, footage or an earlier run are not as expected.
+        KeyboardInterrupt: SIGINT or SIGTERM came; the state after the last step is saved.
     """
-    lightning.seed_everything(seed)
-    model_config = RFDETRMicroConfig()
-    train_config = _train_config(dataset, run, minutes, seed)
-    trainer = build_trainer(
-        train_config,
-        model_config,
-        accelerator="cpu",
-        max_time=timedelta(minutes=minutes),
-        limit_train_batches=STEPS_PER_EPOCH,
-    )
-    last = run / "last.ckpt"
-    trainer.fit(
-        RFDETRModelModule(model_config, train_config),
-        RFDETRDataModule(model_config, train_config),
-        ckpt_path=str(last) if last.exists() else None,
-        weights_only=False,  # our own file, and it holds optimizer state beside the weights
-    )
-    return run / "last_ema.pth"
+    _check(config, footage)
+    run = open_run(config, work)
+    weights = config.init
+    for stage in config.stages:
+        folder = run / stage.name
+        if not (folder / RESULT).is_file():
+            pictures = _pictures(config, stage, footage, work)
+            _train_stage(config, stage, weights, pictures, folder)
+        weights = folder / RESULT
+    assert weights is not None, "there is a stage at least"
+    return weights
 
 
-def _train_config(dataset: Path, run: Path, minutes: float, seed: int) -> TrainConfig:
+def _check(config: Config, footage: Path) -> None:
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device: expected auto or cpu, since PyTorch finds no NVIDIA GPU")
+    if config.init is not None and not config.init.is_file():
+        raise InputError(f"init: expected a checkpoint, found none at {config.init}")
+    if is_coco(footage):
+        check_coco(footage, config.labels)
+    elif config.clips is None or not config.clips.held_out:
+        raise InputError("clips: expected train and held_out, since the footage is rendered clips")
+    elif set(config.labels) not in (set(LABELS), set(ROLE_LABELS)):
+        raise InputError(
+            f"labels: expected those of rendered clips, {LABELS} or {ROLE_LABELS}, "
+            f"got {config.labels}"
+        )
+
+
+def _pictures(config: Config, stage: DetectorStage, footage: Path, work: Path) -> Path:
+    """Return the folder that a stage is trained from; writes the tiles if there are none yet."""
+    if is_coco(footage) or config.clips is None:
+        return footage
+    clips, recipe = config.clips, stage.recipe
+    kind = [*config.labels, recipe.model_dump_json(), str(config.seed)]
+    clip_names = [*clips.train, "held out", *clips.held_out]
+    folder = data_folder(work, f"tiles-{stage.resolution}", footage, [*kind, *clip_names])
+    write_tiles(
+        footage,
+        folder,
+        clips=clips,
+        labels=config.labels,
+        recipe=recipe,
+        resolution=stage.resolution,
+        seed=config.seed,
+    )
+    return folder
+
+
+def _train_stage(
+    config: Config, stage: DetectorStage, init: Path | None, pictures: Path, folder: Path
+) -> None:
+    lightning.seed_everything(config.seed)
+    last = folder / _LAST
+    network = model_config(
+        config.size, labels=config.labels, resolution=stage.resolution, init=init
+    )
+    training = _train_config(config, stage, pictures, folder)
+    with deferred() as interruption:
+        trainer = _trainer(config, stage, network, training, _Stop(interruption, last))
+        try:
+            trainer.fit(
+                RFDETRModelModule(network, training),
+                RFDETRDataModule(network, training),
+                ckpt_path=str(last) if last.exists() else None,
+                weights_only=False,  # our own file, and it holds optimizer state beside the weights
+            )
+        except SystemExit as stopped:  # Lightning leaves with exit code 1
+            raise KeyboardInterrupt from stopped
+
+
+def _trainer(
+    config: Config, stage: DetectorStage, network: Any, training: TrainConfig, stop: "_Stop"
+) -> Any:
+    device = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[config.device]
+    limit: dict[str, Any] = {}
+    if stage.epoch_steps is not None:
+        limit["limit_train_batches"] = stage.epoch_steps
+    trainer: Any = build_trainer(training, network, accelerator=device, **limit)
+    trainer.callbacks.append(stop)  # an argument `callbacks` would replace rfdetr's own
+    return trainer
+
+
+def _train_config(
+    config: Config, stage: DetectorStage, pictures: Path, folder: Path
+) -> TrainConfig:
+    last = folder / _LAST
     return TrainConfig(
-        dataset_dir=str(dataset),
-        output_dir=str(run),
-        epochs=1000,  # the time budget ends the run
-        batch_size=4,
-        lr=8e-4,
-        lr_encoder=8e-4,
-        # Both decays protect pretrained layers; here every layer starts from nothing.
-        lr_vit_layer_decay=1.0,
-        lr_component_decay=1.0,
-        lr_scheduler=partial(WallClockCosine, budget_s=60 * minutes, warmup_steps=150),
-        ema_decay=0.998,
-        ema_tau=500,
-        # The tiles come in all scales already.
-        multi_scale=MultiScale.OFF,
-        scale_jitter=False,
-        num_workers=0,
-        seed=seed,
+        dataset_dir=str(pictures),
+        output_dir=str(folder),
+        class_names=list(config.labels),
+        resume=str(last) if last.exists() else None,  # keeps the log of the run so far
+        epochs=stage.epochs,
+        batch_size=config.batch_size,
+        lr=stage.learning_rate,
+        lr_encoder=stage.encoder_learning_rate or stage.learning_rate,
+        lr_vit_layer_decay=config.layer_decay,
+        lr_component_decay=config.component_decay,
+        lr_scheduler="cosine",
+        warmup_epochs=stage.warmup_epochs,
+        ema_decay=config.ema_decay,
+        ema_tau=config.ema_tau,
+        multi_scale=MultiScale.PER_BATCH if config.multi_scale else MultiScale.OFF,
+        scale_jitter=config.multi_scale,
+        amp_dtype="auto" if config.precision == "mixed" else None,
+        num_workers=config.workers,
+        seed=config.seed,
         eval_backend="faster_coco_eval",  # the default one needs numpy 2
+        eval_interval=config.validate_epochs,
         run_test=False,
-        tensorboard=False,
+        tensorboard=config.tensorboard,
+        progress_bar="rich" if sys.stderr.isatty() else None,
         checkpoint_interval=1000,  # `last.ckpt` is written after every epoch anyway
     )
 
 
-def main() -> None:
-    """Write the tiles and train."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--footage", type=Path, required=True, help="folder of rendered clips")
-    parser.add_argument("--work", type=Path, required=True, help="folder for tiles and checkpoints")
-    parser.add_argument("--minutes", type=float, default=55.0)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    write_dataset(arguments.footage, arguments.work / "tiles", arguments.seed)
-    train(arguments.work / "tiles", arguments.work / "run", arguments.minutes, arguments.seed)
+class _Stop(lightning.Callback):
+    """Stops between two steps when asked to, and saves what has been reached."""
 
+    def __init__(self, interruption: Interruption, checkpoint: Path) -> None:
+        self._interruption = interruption
+        self._checkpoint = checkpoint
 
-if __name__ == "__main__":
-    main()
+    @override
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Leave before a step begins."""
+        if self._interruption.is_wanted:
+            raise KeyboardInterrupt
+
+    @override
+    def on_exception(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        exception: BaseException,
+    ) -> None:
+        """Save after an interruption; the state after an error is no good."""
+        if isinstance(exception, KeyboardInterrupt | SIGTERMException):
+            trainer.save_checkpoint(self._checkpoint)

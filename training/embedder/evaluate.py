@@ -1,20 +1,20 @@
 """Score the embedder on clips and kits that it never saw."""
 
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
-from torch import Tensor
 from torch.nn import functional
-from transformers import SiglipModel
 
 from training.data import augment
-from training.data.crops import HELD_OUT, NUMBER, ROLE, ROLES, CropSet
-from training.embedder.texts import phrase, tokenizer
-
-IMAGE_SIZE = 64
+from training.data.crops import NUMBER, ROLE, ROLES, CropSet, crop_set
+from training.embedder.texts import phrase
+from training.embedder.towers import Towers, load, normalise
 
 _BATCH = 128
 _MIN_CROPS = 3  # of a track that counts
@@ -22,44 +22,60 @@ _MIN_CROPS = 3  # of a track that counts
 Embeddings = NDArray[np.float32]
 
 
-def normalise(pixels: Tensor) -> Tensor:
-    """Map RGB uint8 `(n, height, width, 3)` to float32 `(n, 3, height, width)` in `[-1, 1]`.
+def evaluate(weights: Path, footage: Path, clips: Sequence[str]) -> dict[str, Any]:
+    """Score two towers.
 
-    Source: transformers, SiglipImageProcessor, mean and standard deviation .5.
+    Args:
+        weights: Folder with `vision/` and `text/`, as training writes it, or a checkpoint of both
+            in the layout of its hub.
+        footage: Folder of rendered clips with masks.
+        clips: Names of the clips, none of which were learnt.
+
+    Returns:
+        See `scores`.
     """
-    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+    with tempfile.TemporaryDirectory() as cache:
+        return scores(load(weights), crop_set(footage, tuple(clips), Path(cache)), clips)
 
 
-def embed_crops(model: SiglipModel, crops: CropSet) -> Embeddings:
+def embed_crops(towers: Towers, crops: CropSet) -> Embeddings:
     """Return L2-normalised embeddings of all crops, cut exactly, float32 `(n, width)`."""
-    chunks = []
+    size, chunks = (towers.image_size, towers.image_size), []
     for start in range(0, len(crops), _BATCH):
         patches = crops.pixels[start : start + _BATCH]
-        pixels = np.stack([augment.cut(patch, (IMAGE_SIZE, IMAGE_SIZE)) for patch in patches])
+        pixels = torch.from_numpy(np.stack([augment.cut(patch, size) for patch in patches]))
         with torch.inference_mode():
-            chunks.append(model.vision_model(normalise(torch.from_numpy(pixels))).pooler_output)
-    return np.asarray(functional.normalize(torch.cat(chunks), dim=1).numpy())
+            chunks.append(towers.vision(normalise(pixels.to(towers.device))).pooler_output)
+    return np.asarray(functional.normalize(torch.cat(chunks).float(), dim=1).cpu().numpy())
 
 
-def embed_texts(model: SiglipModel, texts: list[str]) -> Embeddings:
+def embed_texts(towers: Towers, texts: list[str]) -> Embeddings:
     """Return L2-normalised embeddings of texts, float32 `(n, width)`."""
-    tokens = tokenizer()(texts, padding="max_length", truncation=True, return_tensors="pt")
     with torch.inference_mode():
-        pooled = model.text_model(tokens["input_ids"]).pooler_output
-    return np.asarray(functional.normalize(pooled, dim=1).numpy())
+        pooled = towers.text(towers.tokens(texts).to(towers.device)).pooler_output
+    return np.asarray(functional.normalize(pooled.float(), dim=1).cpu().numpy())
 
 
-def scores(model: SiglipModel, held_out: CropSet) -> dict[str, Any]:
-    """Return the scores of teams by clip, and of texts over all held-out kits."""
-    embeddings = embed_crops(model, held_out)
+def scores(towers: Towers, held_out: CropSet, clips: Sequence[str]) -> dict[str, Any]:
+    """Return the scores of teams by clip, and of texts over all held-out kits.
+
+    A clip counts if two kits are known in it.
+
+    Args:
+        towers: The network.
+        held_out: Crops of `clips`, in their order.
+        clips: Their names.
+    """
+    embeddings = embed_crops(towers, held_out)
     is_player = held_out.attributes[:, ROLE] == ROLES.index("player")
     clip = held_out.track // 100
-    teams = {
-        name: team_scores(embeddings[rows], held_out.track[rows], np.asarray(held_out.kit[rows]))
-        for index, name in enumerate(HELD_OUT)
-        if (rows := is_player & (clip == index)).any()
-    }
-    return {"teams": teams, "texts": text_scores(model, embeddings, held_out, is_player)}
+    teams = {}
+    for index, name in enumerate(clips):
+        rows = is_player & (clip == index)
+        kit = np.asarray(held_out.kit[rows])
+        if len(np.unique(kit)) == 2:
+            teams[name] = team_scores(embeddings[rows], held_out.track[rows], kit)
+    return {"teams": teams, "texts": text_scores(towers, embeddings, held_out, is_player)}
 
 
 def team_scores(
@@ -96,7 +112,7 @@ def team_scores(
 
 
 def text_scores(
-    model: SiglipModel, embeddings: Embeddings, held_out: CropSet, is_player: NDArray[np.bool_]
+    towers: Towers, embeddings: Embeddings, held_out: CropSet, is_player: NDArray[np.bool_]
 ) -> dict[str, float]:
     """Score how well the full text about a kit finds the mean embedding of its wearers."""
     kits = np.unique(held_out.kit[is_player])
@@ -104,7 +120,7 @@ def text_scores(
     means = np.stack([_unit(embeddings[row].mean(axis=0)) for row in rows])
     statements = np.stack([held_out.attributes[row[0]] for row in rows])
     statements[:, NUMBER] = -1
-    similarity = embed_texts(model, [phrase(statement) for statement in statements]) @ means.T
+    similarity = embed_texts(towers, [phrase(statement) for statement in statements]) @ means.T
     clip = np.array([held_out.track[row[0]] // 100 for row in rows])
     own = similarity.diagonal()
     rival = np.where((clip[:, None] == clip) & ~np.eye(len(kits), dtype=bool), similarity, -1)

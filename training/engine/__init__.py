@@ -1,1 +1,1 @@
-"""TensorRT engines: built, gated on accuracy, and stored with their provenance."""
+"""From an ONNX graph to a TensorRT engine that is published only when it answers as the graph."""

@@ -1,1 +1,1 @@
-"""What every exported ONNX file must pass, and its smaller forms."""
+"""From a trained network to checked ONNX files: fp32, fp16, fp16 storage, int8."""

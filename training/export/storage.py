@@ -35,3 +35,19 @@ def store_fp16(model: ModelProto) -> ModelProto:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return model
+
+
+def restore_fp32(model: ModelProto) -> ModelProto:
+    """Undo `store_fp16`, but for the rounding: weights are plain fp32 initializers; in place."""
+    stored = {weight.name: weight for weight in model.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        weight = stored.get(node.input[0]) if node.op_type == "Cast" else None
+        if weight is None or weight.data_type != TensorProto.FLOAT16:
+            nodes.append(node)
+            continue
+        values = numpy_helper.to_array(weight).astype(np.float32)
+        weight.CopyFrom(numpy_helper.from_array(values, node.output[0]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model

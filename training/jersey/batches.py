@@ -3,13 +3,10 @@
 Targets are int64 `(n,)` by head of the network, `IGNORED` where nothing is known.
 """
 
-from collections.abc import Iterator
-
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from training.data import augment
 from training.data.crops import (
@@ -25,34 +22,44 @@ from training.data.crops import (
     kit_attributes,
 )
 from training.data.kits import paint
+from training.errors import InputError
 from training.jersey.net import CROP_SIZE, HEADS
+from training.run.loop import Batch
 
 IGNORED = -1
 NO_TENS = 10  # column of `tens` for numbers below 10
 
-_BATCH = 64
-_NATURAL = 20  # crops of a batch that are as in the clips; digits take longest to learn
 _SYNTHETIC = 0.6  # share of the numbers that are printed anew
 _ONE_DIGIT = 0.2  # share of those below 10
+_OCCLUDED = 0.15  # share of whole crops that somebody stands before
 _CLOSE_UP_SIDE = 48  # pixels of a patch
 
-Batch = tuple[Tensor, dict[str, Tensor]]
 Sample = tuple[Pixels, dict[str, int]]
 
 
-def batches(crops: CropSet, rng: np.random.Generator) -> Iterator[Batch]:
-    """Yield augmented batches for ever: some crops as in the clips, and many readable numbers.
+def whole_batch(crops: CropSet, size: int, natural: float, rng: np.random.Generator) -> Batch:
+    """Return an augmented batch: some crops as in the clips, and many readable numbers.
 
-    Roles are learnt from the
-    former only, so that the network's belief keeps the frequencies of real crops.
+    Roles are learnt from the former only, so that the network's belief keeps the frequencies of
+    real crops.
+
+    Args:
+        crops: Where to draw from.
+        size: Crops in the batch.
+        natural: Share of them that is as in the clips.
+        rng: Source of all randomness.
+
+    Returns:
+        `crops` uint8 `(size, height, width, 3)` and an int64 `(size,)` for each of `HEADS`.
+
+    Raises:
+        InputError: No number in the crops can be read.
     """
-    readable = np.flatnonzero(crops.number_visible == 1)
-    while True:
-        natural = rng.integers(len(crops), size=_NATURAL)
-        numbers = readable[rng.integers(len(readable), size=_BATCH - _NATURAL)]
-        samples = [_natural_sample(crops, int(i), rng) for i in natural]
-        samples += [_number_sample(crops, int(i), rng) for i in numbers]
-        yield _batch(samples)
+    count = round(size * natural)
+    readable = _readable(crops)
+    numbers = readable[rng.integers(len(readable), size=size - count)]
+    samples = [_natural_sample(crops, int(i), rng) for i in rng.integers(len(crops), size=count)]
+    return _batch(samples + [_number_sample(crops, int(i), rng) for i in numbers])
 
 
 def _natural_sample(crops: CropSet, index: int, rng: np.random.Generator) -> Sample:
@@ -62,8 +69,7 @@ def _natural_sample(crops: CropSet, index: int, rng: np.random.Generator) -> Sam
         kit = augment.dress(int(attributes[ROLE]), rng)
         paint(patch, crops.masks[index], kit)
         attributes[SHIRT : SHORTS + 1] = kit_attributes(kit)
-    if visible != 1 and rng.random() < 0.15:
-        augment.occlude(patch, crops.pixels[rng.integers(len(crops))], rng)
+    _occlude(patch, crops, crops.number_box[index], rng)
     return _finish(patch, rng), targets(attributes, visible)
 
 
@@ -79,15 +85,33 @@ def _number_sample(crops: CropSet, index: int, rng: np.random.Generator) -> Samp
         augment.draw_number(patch, box, number, rng)
         attributes[NUMBER] = number
     attributes[ROLE] = IGNORED
+    _occlude(patch, crops, crops.number_box[index], rng)
     return _finish(patch, rng), targets(attributes, 1)
 
 
-def close_up_batches(crops: CropSet, rng: np.random.Generator) -> Iterator[Batch]:
-    """Yield windows about back numbers, at the scale of `CROP_SIZE`, for ever."""
-    readable = np.flatnonzero(crops.number_visible == 1)
-    while True:
-        rows = readable[rng.integers(len(readable), size=_BATCH)]
-        yield _batch([_close_up(crops, int(row), rng) for row in rows])
+def _occlude(
+    patch: Pixels, crops: CropSet, number_box: NDArray[np.float32], rng: np.random.Generator
+) -> None:
+    if rng.random() < _OCCLUDED:
+        augment.occlude(patch, crops.pixels[rng.integers(len(crops))], rng, keep=number_box)
+
+
+def close_up_batch(crops: CropSet, size: int, rng: np.random.Generator) -> Batch:
+    """Return `size` windows about back numbers at the scale of `CROP_SIZE`, as `whole_batch` does.
+
+    Raises:
+        InputError: No number in the crops can be read.
+    """
+    readable = _readable(crops)
+    rows = readable[rng.integers(len(readable), size=size)]
+    return _batch([_close_up(crops, int(row), rng) for row in rows])
+
+
+def _readable(crops: CropSet) -> NDArray[np.int64]:
+    rows = np.flatnonzero(crops.number_visible == 1)
+    if not len(rows):
+        raise InputError("clips.train: expected clips in which some back numbers can be read")
+    return rows
 
 
 def _close_up(crops: CropSet, index: int, rng: np.random.Generator) -> Sample:
@@ -110,7 +134,8 @@ def _close_up(crops: CropSet, index: int, rng: np.random.Generator) -> Sample:
 
 def _batch(samples: list[Sample]) -> Batch:
     pixels = torch.from_numpy(np.stack([pixels for pixels, _ in samples]))
-    return pixels, {name: torch.tensor([truth[name] for _, truth in samples]) for name in HEADS}
+    truths = {name: torch.tensor([truth[name] for _, truth in samples]) for name in HEADS}
+    return {"crops": pixels} | truths
 
 
 def _draw_value(rng: np.random.Generator) -> int:

@@ -1,50 +1,90 @@
-"""Calibrate the jersey network and score it on clips that it never saw.
+"""Calibrate the jersey network, and score it, on clips that it never saw."""
 
-The temperatures are fitted on `CALIBRATION` and all scores are taken on the other held-out clips.
-"""
-
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from training.data import augment
-from training.data.crops import HELD_OUT, NUMBER, ROLE, ROLES, SHIRT, CropSet
+from training.data.crops import NUMBER, ROLE, ROLES, SHIRT, CropSet, Pixels, crop_set
+from training.jersey.checkpoints import load
 from training.jersey.net import CROP_SIZE, HEADS, JerseyNet
 
-CALIBRATION = ("dev_05", "dev_13", "dev_14")
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 
 _TEMPERATURES = np.geomspace(0.4, 4.0, 60)
 _OFFSETS = np.linspace(-6, 6, 241)
 _BATCH = 128
 
+Reader = Callable[[Pixels], Sequence[Tensor]]
+"""Crops uint8 `(n, height, width, 3)` to the logits of `HEADS` on the CPU."""
 
-def predict(net: JerseyNet, crops: CropSet) -> dict[str, Tensor]:
+
+def evaluate(weights: Path, footage: Path, clips: Sequence[str]) -> dict[str, Any]:
+    """Score a served graph or a trained network.
+
+    Args:
+        weights: `*.onnx`, or `jersey.pt` of training.
+        footage: Folder of rendered clips with masks.
+        clips: Names of the clips, none of which were learnt.
+
+    Returns:
+        See `scores`.
+    """
+    reader = onnx_reader(weights) if weights.suffix == ".onnx" else torch_reader(load(weights))
+    with tempfile.TemporaryDirectory() as cache:
+        return scores(reader, crop_set(footage, tuple(clips), Path(cache)))
+
+
+def torch_reader(net: nn.Module) -> Reader:
+    """Return what a network reads, on the device where it is."""
+    device = next(net.parameters()).device
+
+    def read(crops: Pixels) -> list[Tensor]:
+        with torch.inference_mode():
+            return [head.float().cpu() for head in net(torch.from_numpy(crops).to(device))]
+
+    return read
+
+
+def onnx_reader(path: Path) -> Reader:
+    """Return what a graph reads in onnxruntime."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def read(crops: Pixels) -> list[Tensor]:
+        return [torch.from_numpy(head) for head in session.run(list(HEADS), {"crops": crops})]
+
+    return read
+
+
+def predict(reader: Reader, crops: CropSet) -> dict[str, Tensor]:
     """Return the logits of every crop, cut exactly and not augmented, by head."""
     chunks = []
     for start in range(0, len(crops), _BATCH):
         patches = crops.pixels[start : start + _BATCH]
-        pixels = np.stack([augment.cut(patch, CROP_SIZE) for patch in patches])
-        with torch.inference_mode():
-            chunks.append(net(torch.from_numpy(pixels)))
-    return {name: torch.cat([chunk[i] for chunk in chunks]).float() for i, name in enumerate(HEADS)}
+        chunks.append(reader(np.stack([augment.cut(patch, CROP_SIZE) for patch in patches])))
+    return {name: torch.cat([chunk[i] for chunk in chunks]) for i, name in enumerate(HEADS)}
 
 
 def calibrate(net: JerseyNet, held_out: CropSet) -> dict[str, float]:
-    """Make the beliefs of every head fit the `CALIBRATION` clips; return the temperatures.
+    """Make the beliefs of every head fit clips never seen; return the temperatures.
 
     Logits are divided by a temperature. The belief that a number is readable is shifted, too, since
-    training shows readable numbers more often than matches do.
+    training shows readable numbers more often than matches do. A head without truth stays as it is.
     """
-    rows = in_clips(held_out, CALIBRATION)
-    logits, truth = predict(net, held_out), truths(held_out)
+    logits, truth = predict(torch_reader(net), held_out), truths(held_out)
     temperatures = {}
     for name in HEADS:
-        known = rows & (truth[name] >= 0).numpy()
+        known = truth[name] >= 0
+        if not known.any():
+            continue
         head, target = logits[name][known], truth[name][known]
         offset = best_offset(head[:, 0], target) if name == "number_visible" else 0.0
         temperatures[name] = best_temperature(head + offset, target)
@@ -89,24 +129,17 @@ def truths(crops: CropSet) -> dict[str, Tensor]:
     return {name: torch.from_numpy(column.astype(np.int64)) for name, column in columns.items()}
 
 
-def in_clips(held_out: CropSet, names: tuple[str, ...]) -> NDArray[np.bool_]:
-    """Return which rows belong to the clips `names`, bool `(n,)`."""
-    return np.isin(held_out.track // 100, [HELD_OUT.index(name) for name in names])
-
-
-def scores(net: JerseyNet, held_out: CropSet) -> dict[str, Any]:
-    """Return the scores on the held-out clips that did not serve for calibration."""
-    rows = ~in_clips(held_out, CALIBRATION)
-    logits = {name: head[rows] for name, head in predict(net, held_out).items()}
-    truth = {name: column[rows] for name, column in truths(held_out).items()}
+def scores(reader: Reader, held_out: CropSet) -> dict[str, Any]:
+    """Return the scores of the model card's table on clips never seen."""
+    logits, truth = predict(reader, held_out), truths(held_out)
     visible = truth["number_visible"] >= 0
     return {
-        "crops": int(rows.sum()),
+        "crops": len(held_out),
         "number_visible_average_precision": average_precision(
             logits["number_visible"][visible, 0].numpy(), truth["number_visible"][visible].numpy()
         ),
         "number": [number_score(logits, truth, threshold) for threshold in THRESHOLDS],
-        "number_by_track": track_number_score(logits, truth, held_out.track[rows]),
+        "number_by_track": track_number_score(logits, truth, held_out.track),
         "role": role_score(logits["role"], truth["role"]),
         "kit_colour_accuracy": _accuracy(logits["kit_colour"], truth["kit_colour"]),
     }
@@ -134,7 +167,7 @@ def number_score(
     return {
         "threshold": threshold,
         "precision": float(right.sum() / said.sum().clamp(min=1)),
-        "coverage": float(right.sum() / (truth["number_visible"] == 1).sum()),
+        "coverage": float(right.sum() / (truth["number_visible"] == 1).sum().clamp(min=1)),
     }
 
 
@@ -171,18 +204,22 @@ def role_score(logits: Tensor, truth: Tensor) -> dict[str, Any]:
             for i, name in enumerate(ROLES)
             if (truth == i).any()
         },
-        "accuracy_above_0.9": float((role[sure] == truth[sure]).float().mean()),
-        "share_above_0.9": float(sure.float().mean()),
+        "accuracy_above_0.9": _share(role[sure] == truth[sure]),
+        "share_above_0.9": _share(sure),
     }
 
 
 def average_precision(score: NDArray[np.float32], is_positive: NDArray[np.int64]) -> float:
-    """Return the mean of the precision at the rank of every positive."""
+    """Return the mean of the precision at the rank of every positive; 0 if there is none."""
     hits = is_positive[np.argsort(-score)] == 1
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    return float(precision[hits].mean())
+    return float(precision[hits].mean()) if hits.any() else 0.0
 
 
-def _accuracy(logits: Tensor, truth: Tensor) -> float:
+def _accuracy(logits: Tensor, truth: Tensor) -> float | None:
     known = truth >= 0
-    return float((logits[known].argmax(1) == truth[known]).float().mean())
+    return _share(logits[known].argmax(1) == truth[known])
+
+
+def _share(is_true: Tensor) -> float | None:
+    return float(is_true.float().mean()) if len(is_true) else None

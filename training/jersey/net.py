@@ -1,21 +1,17 @@
 """The jersey network: back number, role and shirt colour of one person's crop.
 
 The backbone is torchvision's own `ResNet`; official state dicts of ResNet-18, -34 and -50 load into
-it. `export` writes the ONNX graph of the contract in `orchestrator.contracts`.
+it.
 """
 
-import warnings
 from pathlib import Path
 
-import onnx
 import torch
-from onnx import helper
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from typing_extensions import override
 
 from training.data.crops import ROLES
-from training.export.storage import store_fp16
 
 CROP_SIZE = (128, 64)
 HEADS = {"number_visible": 1, "tens": 11, "units": 10, "role": len(ROLES), "kit_colour": 11}
@@ -25,7 +21,6 @@ BACKBONES: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     "resnet34": (BasicBlock, [3, 4, 6, 3]),
     "resnet50": (Bottleneck, [3, 4, 6, 3]),
 }
-OPSET = 17
 
 # Source: torchvision 0.27, transforms of the ImageNet weights.
 _MEAN = (0.485, 0.456, 0.406)
@@ -46,6 +41,7 @@ class JerseyNet(nn.Module):
         super().__init__()
         if backbone not in BACKBONES:
             raise ValueError(f"backbone {backbone!r}: expected one of {', '.join(BACKBONES)}")
+        self.backbone_name = backbone
         block, layers = BACKBONES[backbone]
         self.backbone = ResNet(block, layers, num_classes=1)
         features = self.backbone.fc.in_features
@@ -83,29 +79,3 @@ class JerseyNet(nn.Module):
         pixels = (crops.float() - self.mean) / self.std
         features = self.backbone(pixels.permute(0, 3, 1, 2)).float()
         return tuple(head(features) for head in self.heads.values())
-
-
-def export(net: JerseyNet, out: Path, provenance: str) -> None:
-    """Write the net as ONNX: uint8 `crops` of any batch size in, one output per head.
-
-    Weights are stored as fp16, computation is fp32. The file appears complete or not at all.
-    """
-    partial = out.with_suffix(".partial")
-    batch = {name: {0: "batch"} for name in ("crops", *HEADS)}
-    with warnings.catch_warnings():  # the exporter that needs no further package is deprecated
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            net.eval(),
-            (torch.zeros(2, *CROP_SIZE, 3, dtype=torch.uint8),),
-            str(partial),
-            input_names=["crops"],
-            output_names=list(HEADS),
-            dynamic_axes=batch,
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    graph = store_fp16(onnx.load(partial))
-    helper.set_model_props(graph, {"provenance": provenance})
-    onnx.checker.check_model(graph, full_check=True)
-    onnx.save(graph, partial)
-    partial.replace(out)

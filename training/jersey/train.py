@@ -1,40 +1,111 @@
-"""Train the jersey network on the rendered clips, from scratch.
+"""Fine-tune a ResNet to read number, role and shirt colour of one person's crop.
 
-`python -m training.jersey.train --footage DIR --work DIR --minutes 10` trains a ResNet-10, calibrates
-it, prints its scores on held-out clips and writes `jersey.pt`, `jersey.onnx` and `jersey.json` (the
-scores) into the work folder.
+At the end the beliefs are calibrated on clips of their own, and scored on further ones.
 """
 
-import argparse
-import itertools
 import json
-import time
 from pathlib import Path
+from typing import Any, Literal
 
+import cv2
 import numpy as np
 import torch
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
 from torch.nn import functional
 
-from training.data.crops import HELD_OUT, TRAINING, CropSet, crop_set
-from training.jersey.batches import IGNORED, batches, close_up_batches
-from training.jersey.evaluate import calibrate, scores
-from training.jersey.net import JerseyNet, export
+from training.data.crops import CropSet, crop_set
+from training.jersey.batches import IGNORED, close_up_batch, whole_batch
+from training.jersey.checkpoints import save, start
+from training.jersey.evaluate import calibrate, scores, torch_reader
+from training.jersey.net import HEADS, JerseyNet
+from training.run.config import RunConfig, Split, Stage
+from training.run.folder import data_folder, open_run
+from training.run.hardware import Hardware
+from training.run.loop import Batch, Loop
 
-PROVENANCE = (
-    "ResNet-10 (torchvision classes), trained from scratch on rendered Google Research Football "
-    "clips by training/jersey/train.py; no pretrained weights; Apache-2.0"
-)
-
-_PEAK_RATE = 2e-3
-_WEIGHT_DECAY = 0.02
 _LABEL_SMOOTHING = 0.02
+_WATCHED_BELIEF = 0.5
 
 
-def loss(logits: tuple[Tensor, ...], truth: dict[str, Tensor]) -> Tensor:
+class JerseyStage(Stage):
+    """A stage of crops."""
+
+    close_ups: bool = False
+    """Show windows about readable numbers; they cost a quarter of a whole crop."""
+    natural: float = Field(default=0.3, ge=0, le=1)
+    """Share of whole crops that are as in the clips; the others show readable numbers."""
+
+
+class JerseySplit(Split):
+    """Clips to learn, to calibrate on, and to score on."""
+
+    calibration: tuple[str, ...] = ()
+
+
+class Config(RunConfig):
+    """How a jersey network is trained."""
+
+    clips: JerseySplit
+    stages: tuple[JerseyStage, ...] = Field(min_length=1)
+    backbone: Literal["resnet10", "resnet18", "resnet34", "resnet50"] = "resnet10"
+    init: Path | None = None
+    """torchvision's state dict of the backbone, or a `jersey.pt`; absent: start from nothing."""
+    batch_size: int = Field(default=64, gt=1)
+    """Crops in a batch."""
+
+
+class JerseyTask:
+    """A ResNet with a head for each question.
+
+    Args:
+        config: How.
+        network: From `start`.
+        training: Crops to learn.
+        held_out: Crops to be scored on, if any.
+    """
+
+    def __init__(
+        self, config: Config, network: JerseyNet, training: CropSet, held_out: CropSet | None
+    ) -> None:
+        self.network = network
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._batch_size, self._hardware = config.batch_size, Hardware.of(config)
+        self._training, self._held_out = training, held_out
+
+    def draw(self, stage: JerseyStage, rng: np.random.Generator) -> Batch:
+        """Return `crops` and the target of every head."""
+        if stage.close_ups:
+            return close_up_batch(self._training, self._batch_size, rng)
+        return whole_batch(self._training, self._batch_size, stage.natural, rng)
+
+    def loss(self, batch: Batch, stage: JerseyStage) -> Tensor:  # noqa: ARG002  the same for all
+        """Return the loss of a batch of crops."""
+        with self._hardware.autocast():
+            logits = self.network(batch["crops"])
+        return loss({name: head.float() for name, head in zip(HEADS, logits, strict=True)}, batch)
+
+    def scores(self, network: nn.Module) -> dict[str, float]:
+        """Return what tells whether training gets on; the beliefs are not calibrated yet."""
+        if self._held_out is None:
+            return {}
+        found = scores(torch_reader(network), self._held_out)
+        number = next(one for one in found["number"] if one["threshold"] == _WATCHED_BELIEF)
+        watched = {
+            "number_visible_average_precision": found["number_visible_average_precision"],
+            "number_precision": number["precision"],
+            "number_coverage": number["coverage"],
+            "role_accuracy": found["role"]["accuracy"],
+            "kit_colour_accuracy": found["kit_colour_accuracy"],
+        }
+        return {name: value for name, value in watched.items() if value is not None}
+
+
+def loss(logits: dict[str, Tensor], truth: dict[str, Tensor]) -> Tensor:
     """Return the sum of the heads' mean cross entropies over the rows that have a truth."""
-    total = torch.zeros(())
-    for (name, target), predicted in zip(truth.items(), logits, strict=True):
+    total = next(iter(logits.values())).new_zeros(())
+    for name, predicted in logits.items():
+        target = truth[name]
         known = target != IGNORED
         if not known.any():
             continue
@@ -49,76 +120,37 @@ def loss(logits: tuple[Tensor, ...], truth: dict[str, Tensor]) -> Tensor:
     return total
 
 
-def train(net: JerseyNet, crops: CropSet, *, minutes: float, close_ups: float, seed: int) -> None:
-    """Train for a wall time; the rate follows one cycle over that time.
+def train(config: Config, footage: Path, work: Path) -> Path:
+    """Train and calibrate, going on with an earlier run of the same config in `work`.
 
-    The first share of the time, `close_ups`, shows close-ups of numbers. They cost a quarter of a
-    whole crop, and digits are learnt from them in a fraction of the steps, since nothing else is
-    in sight.
+    Args:
+        config: How.
+        footage: Folder of rendered clips with masks.
+        work: Folder of the crops, the run's state, and the result.
+
+    Returns:
+        `jersey.pt`, the calibrated weights with the name of their backbone; `jersey.json` beside
+        it holds their scores.
+
+    Raises:
+        InputError: Config, `init` or footage do not fit, or `work` holds another run.
     """
-    net.train()
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=_WEIGHT_DECAY)
-    start = time.monotonic()
-    rng = np.random.default_rng(seed)
-    close, whole = close_up_batches(crops, rng), batches(crops, rng)
-    for step in itertools.count():
-        progress = (time.monotonic() - start) / (60 * minutes)
-        if progress >= 1:
-            break
-        pixels, truth = next(close if progress < close_ups else whole)
-        optimizer.param_groups[0]["lr"] = one_cycle(progress, _PEAK_RATE)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = net(pixels)
-        value = loss(tuple(head.float() for head in logits), truth)
-        optimizer.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        if step % 50 == 0:
-            print(f"{progress:.0%} step {step} loss {value.item():.3f}", flush=True)  # noqa: T201
-    net.eval()
+    run = open_run(config, work)
+    cv2.setNumThreads(1)  # its thread pool does not survive the fork of a drawing process
+    torch.manual_seed(config.seed)
+    network = start(config.backbone, config.init)
+    training = _crops(config.clips.train, footage, work)
+    held_out = _crops(config.clips.held_out, footage, work)
+    assert training is not None, "Split.train is not empty"
+    task = JerseyTask(config, network, training, held_out)
+    trained: Any = Loop(task, config.stages, config, run).run().cpu()
+    calibration = _crops(config.clips.calibration, footage, work)
+    report = {} if calibration is None else {"temperatures": calibrate(trained, calibration)}
+    if held_out is not None:
+        report |= scores(torch_reader(trained), held_out)
+    (work / "jersey.json").write_text(json.dumps(report, indent=1))
+    return save(trained, work / "jersey.pt")
 
 
-def one_cycle(progress: float, peak: float) -> float:
-    """Return the learning rate at `progress` in `[0, 1]`: 5 % linear rise, then a cosine to 0."""
-    warm = 0.05
-    if progress < warm:
-        return peak * max(progress / warm, 0.02)
-    return float(peak * (0.5 + 0.5 * np.cos(np.pi * (progress - warm) / (1 - warm))))
-
-
-def main() -> None:
-    """Train, calibrate, score and export."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--footage", type=Path, required=True, help="folder of rendered clips")
-    parser.add_argument("--work", type=Path, required=True, help="folder for crops and results")
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--close-ups", type=float, default=0.5, help="share of the time")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--init", type=Path, help="a jersey.pt to go on from")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(options.seed)
-    net = JerseyNet()
-    if options.init is not None:
-        net.load_state_dict(torch.load(options.init, weights_only=True))
-    cache = options.work / "crops"
-    training = crop_set(options.footage, TRAINING, cache / "training")
-    train(
-        net,
-        training,
-        minutes=options.minutes,
-        close_ups=options.close_ups,
-        seed=options.seed,
-    )
-    torch.save(net.state_dict(), options.work / "jersey.pt")
-    held_out = crop_set(options.footage, HELD_OUT, cache / "held_out")
-    calibrate(net, held_out)
-    export(net, options.work / "jersey.onnx", PROVENANCE)
-    report = scores(net, held_out)
-    (options.work / "jersey.json").write_text(json.dumps(report, indent=1))
-    print(json.dumps(report, indent=1))  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()
+def _crops(clips: tuple[str, ...], footage: Path, work: Path) -> CropSet | None:
+    return crop_set(footage, clips, data_folder(work, "crops", footage, clips)) if clips else None

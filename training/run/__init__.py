@@ -1,1 +1,1 @@
-"""What every fine-tuning run shares: configuration, checkpoints, logs and interruption."""
+"""What all fine-tuning shares: configs, the resumable loop, and `touchline train`."""

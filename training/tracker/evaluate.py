@@ -1,30 +1,28 @@
-r"""Judge the tracker online, as it serves, on clips with exact masks.
-
-    PYTHONPATH=model_repository/sam2_tracker \
-        python -m training.tracker.evaluate --footage DIR --weights FILE [--clips dev_05 …]
+"""Judge the tracker online, as it serves, on clips with exact masks.
 
 Every person is prompted once, with a slightly wrong box, when first wholly in the picture; from
 then on the tracker is alone. A person who leaves the picture is forgotten.
 """
 
-import argparse
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
-from sam2_streaming.architecture import load
+from sam2_streaming.architecture import WeightsError, load
 from sam2_streaming.engine import StreamingEngine
 from sam2_streaming.requests import StepRequest
 from sam2_streaming.tracker import Tracker
 
-from training.data.footage import BALL_ID, Clip, Sighting, read_clip
+from training.data.footage import Clip, Sighting, read_clip
+from training.errors import InputError
 
 JUDGED_CLIPS = ("dev_05", "dev_13", "dev_14:82", "dev_18:72", "dev_22")
 """Held-out clips, up to the frame before a camera cut: across it, a tracker must be re-prompted."""
@@ -65,7 +63,7 @@ def follow(tracker: Tracker, clip: Clip, frames: int) -> Iterator[Judgement]:
     live: set[int] = set()
     tracker.start(1)
     for frame_index, frame in enumerate(islice(clip.frames(), frames)):
-        seen = {s.object_id: s for s in clip.sightings[frame_index] if s.object_id != BALL_ID}
+        seen = {s.object_id: s for s in clip.sightings[frame_index] if not s.is_ball}
         gone = {k for k in live if k not in seen or not _is_inside(seen[k], frame.shape, -0.5)}
         new = [k for k, s in seen.items() if k not in born and _is_clear(s, frame.shape)]
         born |= dict.fromkeys(new, frame_index)
@@ -93,14 +91,14 @@ def _judge(
     truth: dict[int, NDArray[np.uint8]],
     seen: dict[int, Sighting],
 ) -> Judgement:
-    people = [k for k in truth if k != BALL_ID]
+    people = [k for k in truth if k in seen]
     encoded = [coco_mask.encode(np.asfortranarray(truth[k])) for k in people]
     size = list(next(iter(truth.values())).shape)
     overlap = coco_mask.iou([{"size": size, "counts": rle_counts}], encoded, [0] * len(encoded))[0]
     iou = dict(zip(people, overlap.tolist(), strict=True))
     own = iou.pop(object_id, 0.0)
     x0, y0, x1, y1 = seen[object_id].box_full
-    is_visible = seen[object_id].visible_px > max(30, 0.1 * (x1 - x0) * (y1 - y0))
+    is_visible = seen[object_id].visible_px_at_most > max(30, 0.1 * (x1 - x0) * (y1 - y0))
     return Judgement(object_id, age, is_visible, own, max(iou.values(), default=0.0), score)
 
 
@@ -113,7 +111,7 @@ def _is_inside(person: Sighting, shape: tuple[int, ...], margin: float) -> bool:
 
 def _is_clear(person: Sighting, shape: tuple[int, ...]) -> bool:
     x0, y0, x1, y1 = person.box_full
-    large = y1 - y0 > MIN_HEIGHT_PX and person.visible_px > 0.22 * (x1 - x0) * (y1 - y0)
+    large = y1 - y0 > MIN_HEIGHT_PX and person.visible_px_at_most > 0.22 * (x1 - x0) * (y1 - y0)
     return large and person.box_visible is not None and _is_inside(person, shape, 0.0)
 
 
@@ -125,43 +123,58 @@ def _noisy(person: Sighting, rng: np.random.Generator) -> NDArray[np.float64]:
     return noisy
 
 
-def report(judgements: list[Judgement]) -> list[str]:
-    """Lines of a table: mean IoU and share on the right person by age, then presence."""
-    visible = [j for j in judgements if j.is_visible]
-    lines = ["| age (frames) | n | mean IoU | on the right person |", "|---|---|---|---|"]
-    for low, high in AGES:
-        rows = [j for j in visible if low <= j.age <= high]
-        if rows:
-            iou, right = np.mean([j.own_iou for j in rows]), np.mean([j.is_right for j in rows])
-            lines.append(f"| {low}-{high} | {len(rows)} | {iou:.3f} | {right:.3f} |")
-    right_scores = [j.score for j in visible if j.is_right]
-    wrong_scores = [j.score for j in judgements if not j.is_right]
-    lines.append(
-        f"score: median {np.median(right_scores):.2f} when right, "
-        f"{np.median(wrong_scores or [np.nan]):.2f} when wrong or hidden (n={len(wrong_scores)})"
-    )
-    return lines
+def evaluate(weights: Path, footage: Path, clips: Sequence[str] = JUDGED_CLIPS) -> dict[str, Any]:
+    """Follow every person of some clips; see `scores` for what is returned.
 
+    Args:
+        weights: Any that `sam2_streaming.architecture.load` takes.
+        footage: Folder of rendered clips with masks.
+        clips: `NAME`, or `NAME:FRAMES` for its first frames; none of them were learnt.
 
-def main() -> None:
-    """Print the report over all clips."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--footage", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--clips", nargs="+", default=JUDGED_CLIPS, help="NAME or NAME:FRAMES")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    engine = StreamingEngine(load(arguments.weights), "cpu", torch.bfloat16)
+    Raises:
+        InputError: The weights do not load.
+    """
+    try:
+        network = load(weights)
+    except WeightsError as error:
+        raise InputError(str(error)) from error
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    engine = StreamingEngine(network, device, torch.bfloat16)
     judgements, started = [], time.process_time()
-    for spec in arguments.clips:
+    for spec in clips:
         name, _, frames = spec.partition(":")
-        clip = read_clip(arguments.footage, name)
+        clip = read_clip(footage, name)
         tracker = Tracker(engine, "window", slots=1, ttl_s=math.inf)
         judgements += list(follow(tracker, clip, int(frames or len(clip.sightings))))
     seconds = time.process_time() - started
-    print("\n".join(report(judgements)))  # noqa: T201
-    print(f"{1e3 * seconds / len(judgements):.1f} CPU-ms per object and frame, judging included")  # noqa: T201
+    return scores(judgements) | {"cpu_ms_per_object": 1e3 * seconds / max(len(judgements), 1)}
 
 
-if __name__ == "__main__":
-    main()
+def scores(judgements: Sequence[Judgement]) -> dict[str, Any]:
+    """Return the table of the model card, and the tracker's score where it is right and not.
+
+    Returns:
+        `ages`: rows of `age` (`low-high` in frames), `objects`, `mean_iou`, `on_the_right_person`
+        over the visible people; `median_score_right` and `median_score_wrong_or_hidden`, None
+        without such an object.
+    """
+    visible = [j for j in judgements if j.is_visible]
+    by_age = {(low, high): [j for j in visible if low <= j.age <= high] for low, high in AGES}
+    return {
+        "ages": [_row(low, high, rows) for (low, high), rows in by_age.items() if rows],
+        "median_score_right": _median([j.score for j in visible if j.is_right]),
+        "median_score_wrong_or_hidden": _median([j.score for j in judgements if not j.is_right]),
+    }
+
+
+def _row(low: int, high: int, rows: Sequence[Judgement]) -> dict[str, Any]:
+    return {
+        "age": f"{low}-{high}",
+        "objects": len(rows),
+        "mean_iou": float(np.mean([j.own_iou for j in rows])),
+        "on_the_right_person": float(np.mean([j.is_right for j in rows])),
+    }
+
+
+def _median(values: list[float]) -> float | None:
+    return float(np.median(values)) if values else None

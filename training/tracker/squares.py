@@ -1,7 +1,7 @@
 """Cut a square around every person of rendered clips, once, for training the window tracker.
 
-A square holds RGB and the person's mask, 3.5 heights wide: room for `tracker_data` to cut the
-smaller windows that a follower would see.
+A square holds RGB and the person's mask, 3.5 heights wide: room for `training.tracker.tracklets` to
+cut the smaller windows that a follower would see.
 """
 
 import logging
@@ -12,12 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.footage import BALL_ID, Clip, Sighting, read_clip
+from training.data.footage import Clip, Sighting, read_clip
+from training.errors import InputError
 
 _log = logging.getLogger(__name__)
 
-SQUARE_PX = 160
-"""Side of a stored square."""
 COVER = 3.5
 """Side of a stored square in heights of its person."""
 BLOCK_FRAMES = 40
@@ -36,24 +35,33 @@ ROW = np.dtype(
 the share of the body's box that is silhouette, the way to the nearest other person (heights)."""
 
 
-def extract(footage: Path, clips: Sequence[str], out: Path) -> None:
-    """Write `squares.npy` uint8 `(n, 160, 160, 4)` and `rows.npy` `(n,)` of `ROW` to `out`.
+def extract(footage: Path, clips: Sequence[str], out: Path, square_px: int) -> None:
+    """Write `squares.npy` uint8 `(n, square_px, square_px, 4)` and `rows.npy` `(n,)` of `ROW`.
 
-    Does nothing if `rows.npy` is there already.
+    Does nothing if `rows.npy` is in the folder `out` already.
+
+    Raises:
+        InputError: A clip has no masks, or nobody in the clips is large enough.
     """
     if (out / "rows.npy").exists():
         return
     out.mkdir(parents=True, exist_ok=True)
     loaded = [read_clip(footage, name) for name in clips]
+    for clip in loaded:
+        if not clip.has_masks:
+            raise InputError(f"{footage}: expected masks of {clip.name}")
     plans = [_plan(clip, index) for index, clip in enumerate(loaded)]
-    rows = np.concatenate([np.concatenate(list(plan.values())) for plan in plans])
-    shape = (len(rows), SQUARE_PX, SQUARE_PX, 4)
+    planned = [rows for plan in plans for rows in plan.values()]
+    if not planned:
+        raise InputError(f"{footage}: expected people of {MIN_HEIGHT_PX} px or more in {clips}")
+    rows = np.concatenate(planned)
+    shape = (len(rows), square_px, square_px, 4)
     squares = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
         out / "squares.npy", "w+", np.uint8, shape
     )
     written = 0
     for clip, plan in zip(loaded, plans, strict=True):
-        for square in _squares(clip, plan):
+        for square in _squares(clip, plan, square_px):
             squares[written] = square
             written += 1
         _log.info("extracted %s, %d squares so far", clip.name, written)
@@ -65,7 +73,7 @@ def _plan(clip: Clip, clip_index: int) -> dict[int, NDArray[np.void]]:
     """Rows to store by frame, in the order of the frames."""
     plan = {}
     for frame, sightings in enumerate(clip.sightings):
-        people = [s for s in sightings if s.object_id != BALL_ID]
+        people = [s for s in sightings if not s.is_ball]
         rows = [
             _row(clip_index, frame, person, people)
             for person in people
@@ -78,8 +86,8 @@ def _plan(clip: Clip, clip_index: int) -> dict[int, NDArray[np.void]]:
 
 def _is_usable(clip: Clip, person: Sighting) -> bool:
     x0, y0, x1, y1 = person.box_full
-    inside_x = 0 <= (x0 + x1) / 2 < clip.header["width"]
-    inside_y = 0 <= (y0 + y1) / 2 < clip.header["height"]
+    inside_x = 0 <= (x0 + x1) / 2 < clip.width
+    inside_y = 0 <= (y0 + y1) / 2 < clip.height
     return inside_x and inside_y and y1 - y0 >= MIN_HEIGHT_PX
 
 
@@ -92,7 +100,7 @@ def _row(
     corner = np.round(centre - side / 2)
     ways = [_centre(other) - centre for other in people if other is not person]
     nearest = min(ways, key=np.linalg.norm, default=np.full(2, 9 * height)) / height
-    seen = person.visible_px / ((x1 - x0) * height)
+    seen = person.visible_px_at_most / ((x1 - x0) * height)
     return (
         clip_index, person.object_id, frame, *corner, side, *centre, height, seen, *nearest,
     )  # fmt: skip
@@ -103,7 +111,9 @@ def _centre(person: Sighting) -> NDArray[np.float64]:
     return np.array([(x0 + x1) / 2, (y0 + y1) / 2])
 
 
-def _squares(clip: Clip, plan: dict[int, NDArray[np.void]]) -> Iterator[NDArray[np.uint8]]:
+def _squares(
+    clip: Clip, plan: dict[int, NDArray[np.void]], size: int
+) -> Iterator[NDArray[np.uint8]]:
     for frame, picture in enumerate(clip.frames()):
         if frame not in plan:
             continue
@@ -111,10 +121,10 @@ def _squares(clip: Clip, plan: dict[int, NDArray[np.void]]) -> Iterator[NDArray[
         nothing = np.zeros(picture.shape[:2], np.uint8)
         for row in plan[frame]:
             mask = masks.get(int(row["person"]), nothing) * np.uint8(255)
-            yield np.dstack([_resized_square(picture, row), _resized_square(mask, row)])
+            yield np.dstack([_resized(picture, row, size), _resized(mask, row, size)])
 
 
-def _resized_square(picture: NDArray[np.uint8], row: np.void) -> NDArray[np.uint8]:
+def _resized(picture: NDArray[np.uint8], row: np.void, size: int) -> NDArray[np.uint8]:
     """Cut `row`'s square out of a picture or mask, black outside, averaged if it shrinks."""
     x0, y0, side = int(row["x0"]), int(row["y0"]), int(row["side"])
     height, width = picture.shape[:2]
@@ -122,5 +132,5 @@ def _resized_square(picture: NDArray[np.uint8], row: np.void) -> NDArray[np.uint
     bottom, right = max(y0 + side - height, 0), max(x0 + side - width, 0)
     inside = picture[max(y0, 0) : y0 + side, max(x0, 0) : x0 + side]
     square = cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_CONSTANT)
-    how = cv2.INTER_AREA if side > SQUARE_PX else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(square, (SQUARE_PX, SQUARE_PX), interpolation=how), np.uint8)
+    how = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(square, (size, size), interpolation=how), np.uint8)

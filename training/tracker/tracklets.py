@@ -1,17 +1,20 @@
-"""Training tracklets for the window tracker, cut from the squares of `tracker_squares`.
+"""Training tracklets for the window tracker, cut from the squares of `training.tracker.squares`.
 
 Every visit to a square shows another crop, colour and crossing.
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from training.tracker.squares import COVER, SQUARE_PX
+from training.errors import InputError
+from training.run.config import Frozen
+from training.tracker.squares import COVER
 
 MIN_MASK_PX = 20
 """A person with fewer mask pixels in a training window counts as out of sight."""
@@ -19,9 +22,12 @@ MIN_MASK_PX = 20
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
+_MAX_TRIES = 1000
 
-@dataclass(frozen=True, slots=True)
-class Difficulty:
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Difficulty(Frozen):
     """Shares of tracklets in `[0, 1]` that get each kind of trouble.
 
     Attributes:
@@ -33,10 +39,10 @@ class Difficulty:
         augmented: Colours, zoom and offsets vary; without it only the fixed jitter remains.
     """
 
-    crowded: float = 0.6
-    slipping: float = 0.6
-    crossed: float = 0.3
-    interrupted: float = 0.4
+    crowded: Share = 0.6
+    slipping: Share = 0.6
+    crossed: Share = 0.3
+    interrupted: Share = 0.4
     augmented: bool = True
 
 
@@ -44,7 +50,7 @@ class Tracklets:
     """Random tracklets from extracted squares.
 
     Args:
-        directory: Output folder of `tracker_squares.extract`.
+        directory: Output folder of `squares.extract`, of two clips or more.
         size: Side of the sampled windows in pixels.
     """
 
@@ -95,8 +101,9 @@ class Tracklets:
 
     def _tracklet(self, rng: np.random.Generator, frames: int, crowded: float) -> list[int]:
         """Indices of one person's squares: a start, a gap, then frames at an even stride."""
-        while True:
-            pool = self._crowded if rng.random() < crowded else self._starts
+        for _ in range(_MAX_TRIES):
+            wants_crowd = rng.random() < crowded and len(self._crowded) > 0
+            pool = self._crowded if wants_crowd else self._starts
             row = self._rows[rng.choice(pool)]
             stride = int(rng.integers(1, 4))
             gap = stride if rng.random() < 0.7 else int(rng.integers(1, 16))
@@ -106,11 +113,12 @@ class Tracklets:
             indices = [i for i in found if i is not None]
             if len(indices) == frames:
                 return indices
+        raise InputError(f"expected clips in which people stay for the {frames} frames of a stage")
 
     def _cut(self, index: int, view: NDArray[np.float64]) -> NDArray[np.uint8]:
         """The window `view` (x0, y0, side in frame pixels) of a stored square, RGB and mask."""
         row = self._rows[index]
-        stored = SQUARE_PX / row["side"]
+        stored = self._squares.shape[1] / row["side"]
         scale = view[2] / self._size * stored
         shift = (view[:2] - (row["x0"], row["y0"])) * stored
         mapping = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]], np.float32)

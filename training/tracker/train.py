@@ -1,205 +1,224 @@
-r"""Train the compact SAM2 of window mode from scratch on rendered clips, on one CPU core.
+"""Fine-tune SAM2 to follow players in windows, or train the compact one from scratch.
 
-    PYTHONPATH=model_repository/sam2_tracker \
-        python -m training.tracker.train --footage DIR --work DIR --minutes 40 --seed 0
-
-Memory is trained by back-propagation through whole tracklets. `--work` holds the extracted
-squares, `last.pt` (training resumes from it) and `demo.safetensors`.
+Memory is trained by back-propagation through whole tracklets; each object is a row of the batch,
+with its neighbours in the picture as distractors.
 """
 
-import argparse
-import logging
-import math
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
+import cv2
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 from sam2.modeling.sam2_base import SAM2Base
-from sam2_streaming.architecture import CompactConfig, random_compact, save_compact
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from sam2_streaming.architecture import CompactConfig
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from training.tracker.objective import Outputs, loss, mask_iou, noisy_boxes, track
-from training.tracker.squares import extract
-from training.tracker.tracklets import MIN_MASK_PX, Difficulty, Tracklets
-
-_log = logging.getLogger(__name__)
-
-HELD_OUT_CLIPS = ("dev_05", "dev_13", "dev_14", "dev_18", "dev_22")
-TRAINING_CLIPS = tuple(
-    name for name in (f"dev_{i:02d}" for i in range(1, 31)) if name not in HELD_OUT_CLIPS
+from training.run.config import RunConfig, Stage
+from training.run.folder import data_folder, open_run
+from training.run.hardware import Hardware
+from training.run.loop import Batch, Loop
+from training.tracker.network import save, start
+from training.tracker.objective import (
+    LossWeights,
+    Outputs,
+    is_present,
+    loss,
+    mask_iou,
+    track,
 )
-WINDOWS_PER_STEP = 64
-TRACKLET_FRAMES = 6
-PAIRS_SHARE = 0.25
-"""Share of the schedule with tracklets of two frames: masks first, then memory."""
-LEARNING_RATE = 8e-4
-CHECKPOINT_SECONDS = 120.0
-EVALUATION_SECONDS = 480.0
+from training.tracker.prompts import Prompt, Prompts, draw
+from training.tracker.squares import extract
+from training.tracker.tracklets import Difficulty, Tracklets
 
-VALIDATION = {
-    "all": Difficulty(0, 0, 0, 0, augmented=False),
-    "crowded": Difficulty(1, 0, 0, 0, augmented=False),
-    "slipping": Difficulty(1, 1, 0, 0, augmented=False),
-    "crossed": Difficulty(0, 0, 1, 0, augmented=False),
+_SQUARE_PER_WINDOW = 1.25
+_OLD_PROMPTS = 0.5  # share of batches whose prompt looks up to `_MAX_AGE` frames old
+_MAX_AGE = 400
+
+_SCORED_FRAMES = 6
+_SCORED_BATCHES = 7
+_SCORED_PROMPTS = Prompts(box_noise=0.03)
+_PLAIN = {"crowded": 0.0, "slipping": 0.0, "crossed": 0.0, "interrupted": 0.0, "augmented": False}
+_SCORED = {
+    name: Difficulty.model_validate(_PLAIN | trouble)
+    for name, trouble in {
+        "all": {},
+        "crowded": {"crowded": 1},
+        "slipping": {"crowded": 1, "slipping": 1},
+        "crossed": {"crossed": 1},
+        "interrupted": {"crossed": 1, "interrupted": 1},
+    }.items()
 }
 
 
-@torch.no_grad()
-def evaluate(network: SAM2Base, held_out: Tracklets) -> dict[str, list[float]]:
-    """Mean IoU per frame of held-out tracklets, and how well presence separates.
+class TrackerStage(Stage):
+    """A stage of tracklets."""
 
-    Returns:
-        By validation set, the mean IoU of frames 0 to 5; under `presence_recall` and
-        `absence_recall`, the share of visible and of absent frames judged right.
-    """
-    network.eval()
-    scores: dict[str, list[float]] = {}
-    for name, difficulty in VALIDATION.items():
-        outputs, masks = _held_out_run(network, held_out, difficulty)
-        iou = mask_iou(outputs.logits, masks)
-        iou[masks.sum((-1, -2)) < MIN_MASK_PX] = torch.nan
-        scores[name] = [round(float(v), 3) for v in iou.nanmean(1)]
-    outputs, masks = _held_out_run(network, held_out, Difficulty(0, 0, 1, 1, augmented=False))
-    present, said = masks.sum((-1, -2)) >= MIN_MASK_PX, outputs.presence > 0
-    scores["presence_recall"] = [round(float(said[present].float().mean()), 3)]
-    scores["absence_recall"] = [round(float((~said)[~present].float().mean()), 3)]
-    network.train()
-    return scores
+    frames: int = Field(default=6, ge=2)
+    """Length of a tracklet."""
+    difficulty: Difficulty = Difficulty()
+    prompts: Prompts = Prompts()
+    loss: LossWeights = LossWeights()
 
 
-def _held_out_run(
-    network: SAM2Base, held_out: Tracklets, difficulty: Difficulty
-) -> tuple[Outputs, Tensor]:
-    drawn = held_out.batch(np.random.default_rng(1), 72, TRACKLET_FRAMES, difficulty)
-    pictures, masks = (torch.from_numpy(x) for x in drawn)
-    boxes = noisy_boxes(masks[0], 0.03, torch.Generator().manual_seed(0))
-    with torch.autocast("cpu", torch.bfloat16):
-        return track(network, pictures, boxes, 1), masks
+class Config(RunConfig):
+    """How a tracker is trained."""
+
+    stages: tuple[TrackerStage, ...] = Field(min_length=1)
+    init: Path | None = None
+    """Published checkpoint under its own name, or a compact one; absent: start from nothing."""
+    compact: CompactConfig = CompactConfig()
+    """Sizes of the network that starts from nothing."""
+    image_size: int | None = Field(default=None, multiple_of=32, gt=0)
+    """Side of the windows for a published checkpoint in pixels; absent: its own 1024."""
+    freeze_encoder: bool = False
+    """Keep the image encoder as it is: less memory, less to forget."""
+    windows: int = Field(default=64, gt=0)
+    """Windows in a batch: tracklets times their frames."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(self.clips.train) < 2 or len(self.clips.held_out) == 1:
+            raise ValueError(
+                "expected two or more clips.train and clips.held_out: strangers come from another"
+            )
+        if any(stage.frames > self.windows for stage in self.stages):
+            raise ValueError("expected windows to be at least the frames of every stage")
+        return self
 
 
-class Trainer:
-    """A resumable run over a fixed time budget.
+class TrackerTask:
+    """SAM2 in player windows.
 
     Args:
-        work: Folder of squares, checkpoint and exported weights.
-        minutes: Training time over all resumed runs together.
-        seed: Of initialisation and sampling.
+        config: How.
+        network: From `start`.
+        training: Tracklets to learn.
+        held_out: Tracklets to be scored on, if any.
     """
 
-    def __init__(self, work: Path, minutes: float, seed: int) -> None:
-        torch.manual_seed(seed)
-        self._work, self._budget, self._seed = work, minutes * 60, seed
-        self._config = CompactConfig()
-        self._network = random_compact(self._config).train()
-        # Start as "in sight": a network that says "absent" gets no gradient for its mask.
-        torch.nn.init.constant_(
-            self._network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias, 3.0
-        )
-        moving_average = get_ema_multi_avg_fn(0.99)  # type: ignore[no-untyped-call]
-        self._average = AveragedModel(self._network, multi_avg_fn=moving_average)
-        self._optimizer = torch.optim.AdamW(
-            self._network.parameters(), lr=LEARNING_RATE, weight_decay=0.02, betas=(0.9, 0.98)
-        )
-        self._step, self._spent = 0, 0.0
-        if self._checkpoint.exists():
-            self._resume()
+    def __init__(
+        self, config: Config, network: SAM2Base, training: Tracklets, held_out: Tracklets | None
+    ) -> None:
+        self.network = network
+        network.image_encoder.requires_grad_(not config.freeze_encoder)
+        self._windows, self._hardware = config.windows, Hardware.of(config)
+        self._training, self._held_out = training, held_out
 
-    @property
-    def _checkpoint(self) -> Path:
-        return self._work / "last.pt"
+    def draw(self, stage: TrackerStage, rng: np.random.Generator) -> Batch:
+        """Return `pictures`, `masks`, a prompt and the age that it seems to have."""
+        batch = _batch(
+            self._training, self._windows // stage.frames, stage.frames, stage.difficulty,
+            stage.prompts, rng,
+        )  # fmt: skip
+        is_old = rng.random() < _OLD_PROMPTS
+        age = int(np.exp(rng.uniform(0, np.log(_MAX_AGE)))) if is_old else 1
+        return batch | {"first_age": torch.tensor(age)}
 
-    def run(self) -> None:
-        """Train until the budget is spent; write checkpoints, scores and weights on the way."""
-        training = Tracklets(self._work / "train", self._config.image_size)
-        held_out = Tracklets(self._work / "held_out", self._config.image_size)
-        saved = evaluated = self._spent
-        while self._spent < self._budget:
-            started = time.monotonic()
-            value = self._train_step(training)
-            self._spent += time.monotonic() - started
-            if self._step % 20 == 0:
-                _log.info("%.0f s, step %d, loss %.3f", self._spent, self._step, value)
-            if self._spent - saved > CHECKPOINT_SECONDS:
-                saved = self._spent
-                self._save()
-            if self._spent - evaluated > EVALUATION_SECONDS:
-                evaluated = self._spent
-                _log.info("held out: %s", evaluate(self._average.module, held_out))
-        self._save()
-        _log.info("held out, final: %s", evaluate(self._average.module, held_out))
+    def loss(self, batch: Batch, stage: TrackerStage) -> Tensor:
+        """Return the loss of a batch of tracklets."""
+        outputs = self._track(self.network, batch, int(batch["first_age"]))
+        return loss(outputs, batch["masks"], stage.loss)
 
-    def _train_step(self, tracklets: Tracklets) -> float:
-        progress = self._spent / self._budget
-        frames = 2 if progress < PAIRS_SHARE else TRACKLET_FRAMES
-        slipping = 0.0 if progress < PAIRS_SHARE else 0.6
-        rate = LEARNING_RATE * min(1, (self._step + 1) / 60)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate * (0.5 + 0.5 * math.cos(math.pi * min(progress, 1))) + 1e-5
-        # A generator per step makes a resumed run draw what an unbroken one would.
-        rng = np.random.default_rng((self._seed, self._step))
-        drawn = tracklets.batch(
-            rng, WINDOWS_PER_STEP // frames, frames, Difficulty(slipping=slipping)
-        )
-        pictures, masks = (torch.from_numpy(x) for x in drawn)
-        boxes = noisy_boxes(masks[0], 0.06, torch.Generator().manual_seed(self._step))
-        old = rng.random() < 0.5
-        first_age = int(np.exp(rng.uniform(0, np.log(400)))) if old else 1
-        with torch.autocast("cpu", torch.bfloat16), fast_attention_backward():
-            value = loss(track(self._network, pictures, boxes, first_age), masks)
-        self._optimizer.zero_grad()
-        torch.autograd.backward(value)
-        torch.nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
-        self._optimizer.step()
-        self._average.update_parameters(self._network)
-        self._step += 1
-        return float(value.detach())
+    @torch.no_grad()
+    def scores(self, network: nn.Module) -> dict[str, float]:
+        """Return mean IoU by kind of trouble and frame, and how well presence separates.
 
-    def _save(self) -> None:
-        state = {
-            "network": self._network.state_dict(),
-            "average": self._average.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "step": self._step,
-            "spent": self._spent,
-        }
-        partial = self._checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self._checkpoint)
-        save_compact(self._average.module, self._config, self._work / "demo.safetensors")
+        Presence is scored where people cross and whole frames show somebody else:
+        `presence_recall` and `absence_recall` are the shares judged right of either.
+        """
+        if self._held_out is None:
+            return {}
+        scores: dict[str, float] = {}
+        for name, difficulty in _SCORED.items():
+            logits, presence, masks = self._held_out_run(network, self._held_out, difficulty)
+            present, iou = is_present(masks), mask_iou(logits, masks)
+            iou[~present] = torch.nan
+            for frame, value in enumerate(iou.nanmean(1).tolist()):
+                scores[f"iou_{name}_{frame}"] = value
+            if difficulty.interrupted:
+                scores["presence_recall"] = float((presence > 0)[present].float().mean())
+                scores["absence_recall"] = float((presence <= 0)[~present].float().mean())
+        return scores
 
-    def _resume(self) -> None:
-        state = torch.load(self._checkpoint, weights_only=True)
-        self._network.load_state_dict(state["network"])
-        self._average.load_state_dict(state["average"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._step, self._spent = state["step"], state["spent"]
-        _log.info("resumed at step %d, %.0f s", self._step, self._spent)
+    def _held_out_run(
+        self, network: nn.Module, held_out: Tracklets, difficulty: Difficulty
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mask logits, presence logits and true masks of the same tracklets every time."""
+        tracklets = max(self._windows // _SCORED_FRAMES, 1)
+        parts = []
+        for index in range(_SCORED_BATCHES):
+            rng = np.random.default_rng(index)
+            drawn = _batch(held_out, tracklets, _SCORED_FRAMES, difficulty, _SCORED_PROMPTS, rng)
+            batch = {name: value.to(self._hardware.device) for name, value in drawn.items()}
+            outputs = self._track(network, batch, 1)
+            logits = torch.stack([one.best_logits for one in outputs])
+            parts.append((logits, torch.stack([one.presence for one in outputs]), batch["masks"]))
+        logits, presence, masks = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+        return logits, presence, masks
+
+    def _track(self, network: nn.Module, batch: Batch, first_age: int) -> list[Outputs]:
+        with self._hardware.autocast(), _attention(self._hardware.device):
+            return track(network, batch["pictures"], Prompt.of(batch), first_age)
+
+
+def _batch(
+    tracklets: Tracklets,
+    count: int,
+    frames: int,
+    difficulty: Difficulty,
+    prompts: Prompts,
+    rng: np.random.Generator,
+) -> Batch:
+    pictures, masks = tracklets.batch(rng, count, frames, difficulty)
+    drawn = {"pictures": torch.from_numpy(pictures), "masks": torch.from_numpy(masks)}
+    return drawn | draw(masks[0], prompts, rng)
 
 
 @contextmanager
-def fast_attention_backward() -> Iterator[None]:
-    """Choose the plain attention kernel: the fused one is slow backwards at 64 tokens on CPU."""
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+def _attention(device: torch.device) -> Iterator[None]:
+    """Choose the plain kernel on CPU: the fused one is slow backwards at few tokens."""
+    if device.type != "cpu":
+        yield
+        return
+    with sdpa_kernel(SDPBackend.MATH):
         yield
 
 
-def main() -> None:
-    """Extract the squares if need be, then train."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--footage", type=Path, required=True, help="folder of rendered clips")
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=40)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    extract(arguments.footage, TRAINING_CLIPS, arguments.work / "train")
-    extract(arguments.footage, HELD_OUT_CLIPS, arguments.work / "held_out")
-    Trainer(arguments.work, arguments.minutes, arguments.seed).run()
+def train(config: Config, footage: Path, work: Path) -> Path:
+    """Train, going on with an earlier run of the same config in `work`.
+
+    Args:
+        config: How.
+        footage: Folder of rendered clips with masks.
+        work: Folder of the extracted squares, the run's state and the weights.
+
+    Returns:
+        The weights as the tracker serves them: `tracker.safetensors`, or a published architecture
+        under its own name.
+
+    Raises:
+        InputError: Config, `init` or footage do not fit, or `work` holds another run.
+    """
+    run = open_run(config, work)
+    cv2.setNumThreads(1)  # its thread pool does not survive the fork of a drawing process
+    torch.manual_seed(config.seed)
+    network = start(config.init, config.compact, config.image_size)
+    training = _tracklets(config.clips.train, footage, work, network.image_size)
+    held_out = _tracklets(config.clips.held_out, footage, work, network.image_size)
+    assert training is not None, "Split.train is not empty"
+    task = TrackerTask(config, network, training, held_out)
+    return save(Loop(task, config.stages, config, run).run(), config.init, work)
 
 
-if __name__ == "__main__":
-    main()
+def _tracklets(clips: tuple[str, ...], footage: Path, work: Path, size: int) -> Tracklets | None:
+    if not clips:
+        return None
+    square_px = round(_SQUARE_PER_WINDOW * size)
+    folder = data_folder(work, f"squares{square_px}", footage, clips)
+    extract(footage, clips, folder, square_px)
+    return Tracklets(folder, size)

@@ -1,0 +1,78 @@
+"""The detector's scores tell a perfect answer from a damaged one."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator.types import Detections
+from training.detector.evaluate import (
+    FrameResult,
+    ball_scores,
+    best_ball_threshold,
+    evaluate,
+    person_scores,
+    table,
+)
+from training.errors import InputError
+
+DATA = Path(__file__).parents[1] / "data"
+DEMO = Path(__file__).parents[2] / "model_repository" / "rfdetr_detector" / "weights" / "demo.onnx"
+PEOPLE = np.array([[100, 100, 140, 200], [300, 120, 340, 220]], np.float32)
+
+
+def frame(found: np.ndarray, *, score: float = 0.9, distance: float = 2.0) -> FrameResult:
+    confidence = np.full(len(found), 0.8, np.float32)
+    return FrameResult(
+        people=PEOPLE,
+        is_ignored=np.zeros(2, bool),
+        found=Detections(found.astype(np.float32), confidence, ("person",) * len(found)),
+        has_ball=True,
+        ball_score=score,
+        ball_distance=distance,
+    )
+
+
+def test_true_boxes_score_one_and_damaged_ones_less():
+    perfect = [frame(PEOPLE)] * 4
+    assert person_scores(perfect).ap50 == pytest.approx(1.0)
+    assert person_scores(perfect).ap == pytest.approx(1.0)
+    shifted = [frame(PEOPLE + 12)] * 4  # IoU 0.45
+    assert person_scores(shifted).ap50 == 0.0
+    halved = [frame(PEOPLE), frame(PEOPLE[:0])] * 2
+    assert person_scores(halved).ap50 == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_hidden_person_is_neither_asked_for_nor_held_against():
+    hidden = replace(frame(PEOPLE[:1]), is_ignored=np.array([False, True]))
+    assert person_scores([hidden]).ap50 == pytest.approx(1.0)
+    found = replace(hidden, found=frame(PEOPLE).found)
+    assert person_scores([found]).ap50 == pytest.approx(1.0)
+
+
+def test_a_ball_counts_within_eight_pixels():
+    near, far = frame(PEOPLE, distance=8.0), frame(PEOPLE, distance=8.1)
+    scores = ball_scores([near, far], 0.5)
+    assert (scores.recall, scores.precision) == (0.5, 0.5)
+    unsure = frame(PEOPLE, score=0.2, distance=50.0)
+    assert best_ball_threshold([near, unsure]) > 0.2
+
+
+def test_the_demo_weights_find_people_on_a_clip_never_trained_on():
+    scores = evaluate(DEMO, DATA, ["demo_01"])
+    assert scores["clips"]["demo_01"] == scores["pooled"]
+    assert scores["pooled"]["frames"] == 30
+    assert scores["pooled"]["person_ap50"] > 0.9
+    assert 0 < scores["thresholds"]["ball"] < 1
+    assert table(scores).splitlines()[2].startswith("| demo_01 | 30 | 0.9")
+
+
+def test_another_file_is_refused(tmp_path):
+    path = tmp_path / "x.onnx"
+    path.write_bytes(b"no graph")
+    with pytest.raises(InputError, match=r"x\.onnx: expected an ONNX file"):
+        evaluate(path, DATA, ["demo_01"])
+    jersey = DEMO.parents[2] / "resnet_jersey" / "weights" / "demo.onnx"
+    with pytest.raises(InputError, match="expected a detector"):
+        evaluate(jersey, DATA, ["demo_01"])

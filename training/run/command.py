@@ -1,0 +1,61 @@
+"""Fine-tune one of the four models on labelled footage.
+
+Without --config the committed config of the demo weights is used. Whatever lies in WORK/run is gone
+on with, so the same command resumes an interrupted run: Ctrl-C finishes the step, saves, and exits
+with code 130.
+"""
+
+import argparse
+import importlib
+import shutil
+from pathlib import Path
+
+from training.errors import InputError
+from training.run.config import load
+from training.run.folder import RUN
+
+MODELS = {
+    "detector": "training.detector.train",
+    "tracker": "training.tracker.train",
+    "jersey": "training.jersey.train",
+    "embedder": "training.embedder.train",
+}
+"""By name, the module with `Config` and `train(config, footage, work) -> Path` of the weights."""
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+"""Folder with `<model>.toml`, the configs of the demo weights."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `touchline train`."""
+    parser.add_argument("model", choices=MODELS)
+    parser.add_argument("--footage", type=Path, required=True, help="folder of labelled clips")
+    parser.add_argument("--work", type=Path, required=True, help="folder for data, state, result")
+    parser.add_argument("--config", type=Path, help="TOML file; default: that of the demo weights")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one key of the config, such as seed=1 or stages.0.steps=100",
+    )
+    parser.add_argument("--restart", action="store_true", help="delete WORK/run and begin anew")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train; print where the weights lie.
+
+    Raises:
+        InputError: Config, footage or an earlier run in the work folder is not as expected.
+    """
+    if not options.footage.is_dir():
+        raise InputError(f"{options.footage}: expected a folder of labelled clips")
+    module = importlib.import_module(MODELS[options.model])
+    path = options.config or CONFIGS / f"{options.model}.toml"
+    config = load(module.Config, path, options.set)
+    if options.restart and (options.work / RUN).exists():
+        shutil.rmtree(options.work / RUN)
+    weights = module.train(config, options.footage, options.work)
+    print(weights)
+    return 0

@@ -1,0 +1,59 @@
+"""What lies in a work folder: `run/` with one run's state, and prepared data beside it."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from training.errors import InputError
+from training.run.config import EXECUTION_KEYS
+
+RUN = "run"
+"""Folder of checkpoints and logs inside the work folder; without it, training begins anew."""
+
+_CONFIG = "config.json"
+
+
+def open_run(config: BaseModel, work: Path) -> Path:
+    """Return the folder of this config's run, new or to be gone on with.
+
+    Raises:
+        InputError: The folder holds a run of another config; names the first key that differs.
+    """
+    run = work / RUN
+    run.mkdir(parents=True, exist_ok=True)
+    record, wanted = run / _CONFIG, config.model_dump(mode="json")
+    if record.exists():
+        key = _difference(json.loads(record.read_text()), wanted)
+        if key is not None:
+            raise InputError(
+                f"{record}: expected the same config as this run's, but {key} differs; "
+                "use another --work, or --restart to begin anew"
+            )
+    else:
+        record.write_text(json.dumps(wanted, indent=1))
+    return run
+
+
+def _difference(old: Any, new: Any, key: str = "") -> str | None:
+    """Return the dotted name of the first key whose values differ, leaving out `EXECUTION_KEYS`."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return None if old == new else key
+    for name in [*new, *(name for name in old if name not in new)]:
+        if name in EXECUTION_KEYS:
+            continue
+        found = _difference(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
+        if found is not None:
+            return found
+    return None
+
+
+def data_folder(work: Path, name: str, footage: Path, clips: Sequence[str]) -> Path:
+    """Return where data that is prepared from these clips lies; other clips, another folder."""
+    source = json.dumps([str(footage.resolve()), *clips])
+    return work / f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"

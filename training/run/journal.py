@@ -1,0 +1,87 @@
+"""What a run says of itself: CSV always, TensorBoard where installed, a bar on a terminal."""
+
+import csv
+import importlib.util
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+STEPS_CSV = "steps.csv"
+SCORES_CSV = "scores.csv"
+_STEP_COLUMNS = ("step", "stage", "loss", "learning_rate", "seconds")
+_SCORE_COLUMNS = ("step", "score", "value")
+
+
+class Journal:
+    """Logs of one run; lines of steps that an interruption undid are dropped.
+
+    Args:
+        run: Folder of the run.
+        step: Steps done so far.
+        total: Steps of the whole run.
+    """
+
+    def __init__(self, run: Path, step: int, total: int) -> None:
+        self._stack = ExitStack()
+        self._steps = self._csv(run / STEPS_CSV, _STEP_COLUMNS, step)
+        self._scores = self._csv(run / SCORES_CSV, _SCORE_COLUMNS, step)
+        self._board = self._tensorboard(run, step)
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("training", total=total, completed=step)
+
+    def __enter__(self) -> "Journal":
+        self._stack.enter_context(self._bar)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def step(self, step: int, stage: str, loss: float, rate: float, seconds: float) -> None:
+        """Note a finished step; `seconds` count from the start of this process's run."""
+        self._steps.writerow([step, stage, repr(loss), repr(rate), f"{seconds:.1f}"])
+        if self._board is not None:
+            self._board.add_scalar("loss", loss, step)
+            self._board.add_scalar("learning_rate", rate, step)
+        self._bar.update(self._task, completed=step, description=f"{stage} loss {loss:.3f}")
+
+    def scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """Note scores on held-out clips."""
+        for name, value in scores.items():
+            self._scores.writerow([step, name, repr(value)])
+            if self._board is not None:
+                self._board.add_scalar(f"held_out/{name}", value, step)
+
+    def _csv(self, path: Path, columns: tuple[str, ...], step: int) -> Any:
+        kept: list[list[str]] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                kept = [row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) <= step]
+        file = self._stack.enter_context(path.open("w", newline="", buffering=1))
+        writer = csv.writer(file)
+        writer.writerows([columns, *kept])
+        return writer
+
+    def _tensorboard(self, run: Path, step: int) -> Any:
+        if importlib.util.find_spec("tensorboard") is None:
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        return self._stack.enter_context(SummaryWriter(str(run), purge_step=step + 1))
