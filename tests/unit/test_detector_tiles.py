@@ -1,6 +1,7 @@
 """Tiles keep the ball in sight, name people as asked, and are written whole."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from training.data.footage import read_clip
+from training.data.writers import coco
 from training.detector.dataset import ANNOTATIONS, CocoFolder, write_tiles
 from training.detector.tiles import (
     BALL_SIDE_720,
@@ -81,3 +83,24 @@ def test_a_complete_split_is_not_cut_again(tmp_path):
     clips = Split(train=("nowhere",), held_out=("nowhere",))
     write_tiles(DATA, tmp_path, clips=clips, labels=LABELS, recipe=Recipe(), resolution=64, seed=0)
     assert sorted(path.name for path in tmp_path.rglob("*.jpg")) == []
+
+
+def test_stills_without_masks_are_cut_too(tmp_path):
+    clip = read_clip(DATA, "demo_01")
+    stills = tmp_path / "stills"
+    few = replace(clip, sightings=clip.sightings[:2])
+    coco.write({"train": [few]}, stills, 1)
+    write_tiles(
+        DATA,
+        tmp_path / "tiles",
+        clips=Split.model_construct(train=(), held_out=()),
+        labels=LABELS,
+        recipe=Recipe(still_crops=3),
+        resolution=64,
+        seed=0,
+        stills=stills,
+    )
+    content = json.loads((tmp_path / "tiles" / "train" / ANNOTATIONS).read_text())
+    assert len(content["images"]) == 2 * (2 + 3)
+    assert len(content["annotations"]) > 50
+    assert (tmp_path / "tiles" / "train" / "000009.jpg").is_file()

@@ -13,7 +13,8 @@ import numpy as np
 
 from orchestrator.types import Pixels
 from training.data.footage import read_clip
-from training.detector.tiles import Recipe, Target, plain_tiles, training_tiles
+from training.data.reading import read
+from training.detector.tiles import Recipe, Target, plain_tiles, still_tiles, training_tiles
 from training.errors import InputError
 from training.run.config import Split
 
@@ -70,8 +71,9 @@ def write_tiles(
     recipe: Recipe,
     resolution: int,
     seed: int,
+    stills: Path | None = None,
 ) -> None:
-    """Cut the clips into `folder`; a complete split is left as it is.
+    """Cut clips and stills into `folder`; a complete split is left as it is.
 
     Args:
         footage: Folder of rendered clips.
@@ -81,9 +83,10 @@ def write_tiles(
         recipe: Which tiles.
         resolution: Side of a tile in pixels.
         seed: Of kits and crops.
+        stills: Further labelled pictures to learn from, in any format of `training.data`.
 
     Raises:
-        InputError: A clip is missing or not as expected.
+        InputError: A clip or a still is missing or not as expected.
     """
     if not (folder / "train" / ANNOTATIONS).exists():
         rng = np.random.default_rng(seed)
@@ -91,6 +94,8 @@ def write_tiles(
         for name in clips.train:
             clip = read_clip(footage, name)
             train.extend(training_tiles(clip, recipe, labels, resolution, rng))
+        for clip in read(stills) if stills else []:
+            train.extend(still_tiles(clip, recipe, labels, resolution, rng))
         train.close()
     if not (folder / "valid" / ANNOTATIONS).exists():
         valid = CocoFolder(folder / "valid", labels)

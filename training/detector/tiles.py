@@ -1,4 +1,4 @@
-"""Training tiles: plain, recoloured, zoomed and ball-centred cuts of rendered clips.
+"""Training tiles: plain, recoloured, zoomed and ball-centred cuts of clips and stills.
 
 A picture is cut into two overlapping squares as high as itself, the same way that serving cuts it.
 """
@@ -36,6 +36,7 @@ MIN_VISIBLE_PX = {"person": 40.0, "ball": 8.0}
 _PERSON_HEIGHTS = (30.0, 130.0)
 """Heights that the zoomed crops give the median person, in pixels of a 720-line picture."""
 _CROP_SIDES = (300.0, 1100.0)
+"""Sides of the zoomed crops, in pixels of a 720-line picture."""
 _BALL_CROP_SIDES = (0.36, 0.62)
 """Sides of the crops round the ball, as shares of the frame's height; serving uses 0.5."""
 
@@ -51,6 +52,8 @@ class Recipe(Frozen):
     """Crops a frame with new kits that zoom in or out."""
     ball_crops: int = Field(default=2, ge=0)
     """Crops a ball with new kits, at the scale of the ball's own tile in serving."""
+    still_crops: int = Field(default=40, ge=0)
+    """Crops a still that zoom in or out; nothing is repainted, since stills have no masks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,17 @@ def training_tiles(
             yield cut(repainted, targets, draw_ball_region(picture, ball, rng), resolution)
 
 
+def still_tiles(
+    clip: Clip, recipe: Recipe, labels: Sequence[str], resolution: int, rng: np.random.Generator
+) -> Iterator[tuple[Pixels, list[Target]]]:
+    """Yield the tiles of every still: the plain pair, and zoomed crops."""
+    yield from plain_tiles(clip, 1, labels, resolution)
+    for index, picture in _every(clip, 1):
+        targets = frame_targets(clip.sightings[index], labels)
+        for _ in range(recipe.still_crops):
+            yield cut(picture, targets, draw_region(picture, targets, rng), resolution)
+
+
 def plain_tiles(
     clip: Clip, step: int, labels: Sequence[str], resolution: int
 ) -> Iterator[tuple[Pixels, list[Target]]]:
@@ -152,7 +166,7 @@ def draw_region(picture: Pixels, targets: list[Target], rng: np.random.Generator
     low, high = _PERSON_HEIGHTS
     wanted = math.exp(rng.uniform(math.log(low), math.log(high)))
     side = 720 * (median(heights) if heights else wanted) / wanted
-    height = round(float(np.clip(side, *_CROP_SIDES)))
+    height = round(float(np.clip(side, *(s * frame_height / 720 for s in _CROP_SIDES))))
     width = min(round(height * rng.uniform(0.85, 1.2)), frame_width)
     x = int(rng.integers(0, frame_width - width + 1))
     y = int(rng.integers(min(0, frame_height - height), max(0, frame_height - height) + 1))

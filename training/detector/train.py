@@ -40,6 +40,9 @@ class DetectorStage(Frozen):
     """Side of the network's square input, in pixels."""
     recipe: Recipe = Recipe()
     """The tiles that rendered clips are cut into."""
+    stills: Path | None = None
+    """Further labelled pictures, in any format of `touchline data`, cut into tiles beside the
+    clips; `touchline data label` makes some of a video."""
     epochs: int = Field(gt=0)
     """Checkpoints are written between two epochs."""
     epoch_steps: int | None = Field(default=None, gt=0)
@@ -147,7 +150,7 @@ def _pictures(config: Config, stage: DetectorStage, footage: Path, work: Path) -
     if is_coco(footage) or config.clips is None:
         return footage
     clips, recipe = config.clips, stage.recipe
-    kind = [*config.labels, recipe.model_dump_json(), str(config.seed)]
+    kind = [*config.labels, recipe.model_dump_json(), str(config.seed), str(stage.stills)]
     clip_names = [*clips.train, "held out", *clips.held_out]
     folder = data_folder(work, f"tiles-{stage.resolution}", footage, [*kind, *clip_names])
     write_tiles(
@@ -158,6 +161,7 @@ def _pictures(config: Config, stage: DetectorStage, footage: Path, work: Path) -
         recipe=recipe,
         resolution=stage.resolution,
         seed=config.seed,
+        stills=stage.stills,
     )
     return folder
 

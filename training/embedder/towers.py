@@ -127,7 +127,7 @@ def load(weights: Path) -> Towers:
 
 def save(towers: Towers, out: Path) -> Path:
     """Write `vision/` and `text/` as fp16, each with what it needs beside it; return `out`."""
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     side = {"height": towers.image_size, "width": towers.image_size}
     towers.vision.half().save_pretrained(out / "vision")
     SiglipImageProcessor(size=side).save_pretrained(out / "vision")
@@ -163,7 +163,7 @@ def _from_nothing(sizes: Sizes, vocabulary: int) -> SiglipModel:
 
 def _loaded(kind: Any, folder: Path) -> Any:
     """Load a checkpoint; transformers itself would only warn where weights are missing."""
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model, report = kind.from_pretrained(
             folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
