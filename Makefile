@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test lint bench protos clean
+.PHONY: install demo test lint bench protos train-demo clean
 
 install: $(STAMP)
 
@@ -27,6 +27,14 @@ protos: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos \
 	  --grpc_python_out=protos --mypy_out=protos --mypy_grpc_out=protos \
 	  soccer/v1/player_recognition.proto
+
+# FOOTAGE holds rendered/ and real/, STAND_IN is a YOLOX detector; hours on a CPU, and resumable.
+train-demo: install work/stills
+	$(BIN)/python -m training.demo --footage $(FOOTAGE)/rendered --work work/demo $(MODELS)
+
+work/stills: | install
+	$(BIN)/touchline data label $(FOOTAGE)/real/soccertrack_left.mp4 --stand-in $(STAND_IN) \
+	  --every 5 --frames 121 --output $@
 
 clean:
 	rm -rf .venv .tools out

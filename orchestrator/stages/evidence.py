@@ -64,9 +64,12 @@ class Person:
         self.embedding_count += 1
 
     def read(self, reading: NumberReading) -> None:
-        """Add a reading of number and role; an unreadable number does not count."""
+        """Add a reading of number and role.
+
+        A number out of sight does not count, and a reading unsure of itself counts less.
+        """
         if reading.visible >= _LEAST_VISIBLE:
-            self.number_votes += reading.visible * reading.numbers
+            self.number_votes += reading.visible * reading.numbers.max() * reading.numbers
         self.role_votes += reading.roles
 
     def absorb(self, other: "Person") -> None:

@@ -3,42 +3,18 @@
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
+from tests.unit.synthetic_stand_in import write_stand_in
 from training.__main__ import main
 from training.data.pseudo_labels import StandIn, label
 from training.data.reading import read
 from training.errors import InputError
 
-SIZE = 64
-CELLS = 8 * 8 + 4 * 4 + 2 * 2
-
 
 @pytest.fixture
 def stand_in_file(tmp_path):
-    """A YOLOX that sees one person, 16 x 32 px about (20, 36), in every 64 px window."""
-    raw = np.zeros((1, CELLS, 85), np.float32)
-    cell = 4 * 8 + 2  # row 4, column 2 of stride 8
-    raw[0, cell, :4] = 0.5, 0.5, np.log(16 / 8), np.log(32 / 8)
-    raw[0, cell, 4:6] = 0.9, 0.8
-    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, SIZE, SIZE])
-    output = helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, CELLS, 85])
-    nodes = [
-        helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0),
-        helper.make_node("Mul", ["mean", "nothing"], ["zero"]),
-        helper.make_node("Add", ["raw", "zero"], ["output"]),
-    ]
-    constants = [
-        numpy_helper.from_array(raw, "raw"),
-        numpy_helper.from_array(np.float32(0), "nothing"),
-    ]
-    graph = helper.make_graph(nodes, "yolox", [images], [output], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    path = tmp_path / "yolox.onnx"
-    onnx.save(model, path)
-    return path
+    return write_stand_in(tmp_path / "yolox.onnx")
 
 
 def test_boxes_come_out_in_pixels_of_the_picture(stand_in_file):

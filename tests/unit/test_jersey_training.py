@@ -40,7 +40,7 @@ held_out = ["clip_2"]
 name = "close-ups"
 steps = 5
 learning_rate = 2e-3
-close_ups = true
+close_ups = 1.0
 [[stages]]
 name = "whole crops"
 steps = 5

@@ -18,6 +18,7 @@ from training.data.kits import Kit, Pattern, draw_kit
 
 _BOX_NOISE = 0.04  # standard deviation of a detected edge, as a share of the box's side
 _BLACK = np.array([20, 20, 22], np.float32)
+_HAIR = ((18, 16, 16), (45, 32, 24), (95, 62, 36), (190, 155, 100))
 _MIN_CONTRAST = 90.0  # distance in RGB between a number and its shirt
 _GLYPH_SIZE = 64  # pixels; numbers are drawn large, then shrunk
 _FONTS = (  # shipped with matplotlib, so the same on every machine
@@ -80,6 +81,28 @@ def occlude(
     x0, y0, x1, y1 = (0, 0, 0, 0) if keep is None else keep.round().astype(int)
     if not covered[max(y0, 0) : y1, max(x0, 0) : x1].any():
         patch[part] = other[part]
+
+
+def grow_hair(patch: Pixels, number_box: NDArray[np.float32], rng: np.random.Generator) -> float:
+    """Let a ponytail of any natural colour fall over the box of a number, in place.
+
+    Returns:
+        The share of the box that it covers, in `[0, 1]`.
+    """
+    x0, y0, x1, y1 = number_box
+    thickness = max(1, round((x1 - x0) * rng.uniform(0.12, 0.45)))
+    heights = np.linspace(y0 - (y1 - y0), y0 + (y1 - y0) * rng.uniform(0.2, 1.1), 8)
+    sway = (x0 + x1) / 2 + np.cumsum(rng.normal(0, 0.06 * (x1 - x0), 8))
+    strand = np.zeros(patch.shape[:2], np.uint8)
+    points = np.stack([sway + rng.normal(0, 0.12 * (x1 - x0)), heights], axis=1)
+    cv2.polylines(strand, [points.round().astype(np.int32)], False, (255,), thickness)
+    low, high = np.clip([(x0, y0), (x1, y1)], 0, (PATCH_WIDTH, PATCH_HEIGHT)).round().astype(int)
+    covered = float((strand[low[1] : high[1], low[0] : high[0]] > 0).mean())
+    alpha = cv2.GaussianBlur(strand, (0, 0), 0.8)[..., np.newaxis] / 255
+    colour = np.array(_HAIR[rng.integers(len(_HAIR))]) * rng.uniform(0.6, 1.2)
+    colour = colour + rng.normal(0, 8, patch.shape)
+    patch[:] = np.clip(patch * (1 - alpha) + colour * alpha, 0, 255).astype(np.uint8)
+    return covered
 
 
 def degrade(crop: Pixels, rng: np.random.Generator) -> Pixels:

@@ -49,6 +49,7 @@ _STRIDE = 4  # frames between two patches of one person
 _NUMBER_STRIDE = 2  # the same while the number can be read: such frames are rarer
 _MIN_VISIBLE_SHARE = 0.3
 _READABLE_FILL = 0.65  # share of the number's box that is seen: long hair hides the middle
+_LEGIBLE_FILL = 0.4  # of which less is seen, digits are guesses
 _HIDDEN_FILL = 0.45
 _PALETTE = {
     "black": (20, 20, 22),
@@ -78,8 +79,8 @@ class CropSet:
             number cannot be read.
         number_visible: int8 `(n,)`: 1 readable, 0 out of sight, -1 between the two.
         attributes: int16 `(n, 6)`: indices into `ROLES`, `KIT_COLOURS`, `KIT_COLOURS` (-1 without
-            a second colour), `PATTERNS`, `KIT_COLOURS`, and the number (-1 if not readable). All
-            kit columns are -1 where the clip does not tell the kit.
+            a second colour), `PATTERNS`, `KIT_COLOURS`, and the number (-1 where too little of it
+            is seen). All kit columns are -1 where the clip does not tell the kit.
         kit: int16 `(n,)`, equal for equal kits over all clips of the set.
         track: int32 `(n,)`, clip index * 100 + person id.
     """
@@ -216,7 +217,7 @@ def _truth(clip: Clip, person: Person, seen: Sighting, kits: dict[str, int]) -> 
     attributes = np.full(6, -1, np.int16)
     attributes[ROLE] = ROLES.index(_ROLE_OF_KIND[person.kind])
     attributes[SHIRT : SHORTS + 1], kit_name = _worn(clip, person)
-    if is_readable:
+    if has_number and fill > _LEGIBLE_FILL:
         attributes[NUMBER] = person.jersey_number
     is_hidden = number_span < 0.4 or fill < _HIDDEN_FILL
     return {

@@ -166,7 +166,8 @@ def draw_region(picture: Pixels, targets: list[Target], rng: np.random.Generator
     low, high = _PERSON_HEIGHTS
     wanted = math.exp(rng.uniform(math.log(low), math.log(high)))
     side = 720 * (median(heights) if heights else wanted) / wanted
-    height = round(float(np.clip(side, *(s * frame_height / 720 for s in _CROP_SIDES))))
+    least, most = _CROP_SIDES
+    height = round(float(np.clip(side * 720 / frame_height, least, most)) * frame_height / 720)
     width = min(round(height * rng.uniform(0.85, 1.2)), frame_width)
     x = int(rng.integers(0, frame_width - width + 1))
     y = int(rng.integers(min(0, frame_height - height), max(0, frame_height - height) + 1))

@@ -6,6 +6,9 @@ metrics.json, plots and report.html.
 
 A model: `touchline evaluate --of detector WEIGHTS --truth FOOTAGE` runs one model by itself on the
 clips kept out of training (or on `--clips`) and writes its metrics.json.
+
+Without truth: `touchline evaluate out/match --stand-in YOLOX.onnx --video match.mp4` tells how many
+of the people that a detector of others finds on the grass the run boxed, too.
 """
 
 import argparse
@@ -35,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--truth",
         nargs="+",
         type=Path,
-        required=True,
+        default=[],
         metavar="PATH",
         help="the footage's folder, or the truth of each of the results: CLIP.gt.json.gz, "
         "or a folder in another format that `touchline data check` knows",
@@ -43,12 +46,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help="write the figures here")
     parser.add_argument("--of", choices=MODELS, help="score this model by itself")
     parser.add_argument("--clips", nargs="+", metavar="CLIP", help="with --of: clips to run on")
+    parser.add_argument("--stand-in", type=Path, metavar="ONNX", help="instead of truth: a YOLOX")
+    parser.add_argument("--video", type=Path, help="with --stand-in: the video of the results")
+    parser.add_argument("--every", type=int, default=10, help="with --stand-in: frames to a look")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
-    if options.of:
+    if options.stand_in:
+        _evaluate_by_stand_in(options)
+    elif not options.truth:
+        raise InputError("--truth: expected the truth of the results, or --stand-in")
+    elif options.of:
         _evaluate_model(options)
     elif options.clips:
         raise InputError("--clips: expected only with --of; a run tells its clip itself")
@@ -88,6 +98,25 @@ def _evaluate_model(options: argparse.Namespace) -> None:
     print(json.dumps(metrics, indent=2))
     if options.output:
         _write(metrics, options.output)
+
+
+def _evaluate_by_stand_in(options: argparse.Namespace) -> None:
+    from PIL import Image
+
+    from training.data.pseudo_labels import StandIn
+    from training.evaluation import stand_in
+    from training.evaluation.runs import read_run
+
+    if options.video is None or len(options.results) != 1 or options.every < 1:
+        raise InputError("--stand-in: expected one of RESULTS, its --video, --every of 1 or more")
+    run, detector = read_run(options.results[0]), StandIn(options.stand_in)
+    metrics = stand_in.evaluate(run, options.video, detector, options.every)
+    print(json.dumps(metrics, indent=2))
+    if options.output:
+        _write(metrics, options.output)
+        middle = sorted(run.frames)[len(run.frames) // 2]
+        shown = stand_in.picture(run, options.video, detector, middle)
+        Image.fromarray(shown).save(options.output / "boxes.jpg", quality=85)
 
 
 def _write(metrics: dict[str, Any], directory: Path) -> None:

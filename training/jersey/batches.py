@@ -32,6 +32,8 @@ NO_TENS = 10  # column of `tens` for numbers below 10
 _SYNTHETIC = 0.6  # share of the numbers that are printed anew
 _ONE_DIGIT = 0.2  # share of those below 10
 _OCCLUDED = 0.15  # share of whole crops that somebody stands before
+_LONG_HAIR = 0.3  # share of printed numbers that hair falls over
+_READABLE_COVER, _HIDDEN_COVER = 0.3, 0.55  # shares of a number that hair covers
 _CLOSE_UP_SIDE = 48  # pixels of a patch
 
 Sample = tuple[Pixels, dict[str, int]]
@@ -56,8 +58,8 @@ def whole_batch(crops: CropSet, size: int, natural: float, rng: np.random.Genera
         InputError: No number in the crops can be read.
     """
     count = round(size * natural)
-    readable = _readable(crops)
-    numbers = readable[rng.integers(len(readable), size=size - count)]
+    legible = _legible(crops)
+    numbers = legible[rng.integers(len(legible), size=size - count)]
     samples = [_natural_sample(crops, int(i), rng) for i in rng.integers(len(crops), size=count)]
     return _batch(samples + [_number_sample(crops, int(i), rng) for i in numbers])
 
@@ -65,7 +67,7 @@ def whole_batch(crops: CropSet, size: int, natural: float, rng: np.random.Genera
 def _natural_sample(crops: CropSet, index: int, rng: np.random.Generator) -> Sample:
     patch, attributes = crops.pixels[index].copy(), crops.attributes[index].copy()
     visible = int(crops.number_visible[index])
-    if visible != 1 and rng.random() < 0.6:  # new clothes would hide a true number
+    if attributes[NUMBER] < 0 and rng.random() < 0.6:  # new clothes would hide a true number
         kit = augment.dress(int(attributes[ROLE]), rng)
         paint(patch, crops.masks[index], kit)
         attributes[SHIRT : SHORTS + 1] = kit_attributes(kit)
@@ -75,7 +77,8 @@ def _natural_sample(crops: CropSet, index: int, rng: np.random.Generator) -> Sam
 
 def _number_sample(crops: CropSet, index: int, rng: np.random.Generator) -> Sample:
     patch, attributes = crops.pixels[index].copy(), crops.attributes[index].copy()
-    if rng.random() < _SYNTHETIC:
+    visible = int(crops.number_visible[index])
+    if visible == 1 and rng.random() < _SYNTHETIC:
         box, number = crops.number_box[index], _draw_value(rng)
         augment.erase_number(patch, box)
         if rng.random() < 0.7:
@@ -84,9 +87,19 @@ def _number_sample(crops: CropSet, index: int, rng: np.random.Generator) -> Samp
             attributes[SHIRT : SHORTS + 1] = kit_attributes(kit)
         augment.draw_number(patch, box, number, rng)
         attributes[NUMBER] = number
+        if rng.random() < _LONG_HAIR:
+            visible = _cover(augment.grow_hair(patch, box, rng), attributes)
     attributes[ROLE] = IGNORED
     _occlude(patch, crops, crops.number_box[index], rng)
-    return _finish(patch, rng), targets(attributes, 1)
+    return _finish(patch, rng), targets(attributes, visible)
+
+
+def _cover(share: float, attributes: NDArray[np.int16]) -> int:
+    """Return what becomes of `number_visible` under hair; what is hidden has no digits, either."""
+    if share > _HIDDEN_COVER:
+        attributes[NUMBER] = IGNORED
+        return 0
+    return 1 if share < _READABLE_COVER else IGNORED
 
 
 def _occlude(
@@ -102,13 +115,13 @@ def close_up_batch(crops: CropSet, size: int, rng: np.random.Generator) -> Batch
     Raises:
         InputError: No number in the crops can be read.
     """
-    readable = _readable(crops)
-    rows = readable[rng.integers(len(readable), size=size)]
+    legible = _legible(crops)
+    rows = legible[rng.integers(len(legible), size=size)]
     return _batch([_close_up(crops, int(row), rng) for row in rows])
 
 
-def _readable(crops: CropSet) -> NDArray[np.int64]:
-    rows = np.flatnonzero(crops.number_visible == 1)
+def _legible(crops: CropSet) -> NDArray[np.int64]:
+    rows = np.flatnonzero(crops.attributes[:, NUMBER] >= 0)
     if not len(rows):
         raise InputError("clips.train: expected clips in which some back numbers can be read")
     return rows
@@ -122,11 +135,13 @@ def _close_up(crops: CropSet, index: int, rng: np.random.Generator) -> Sample:
     left, top = np.clip(centre - _CLOSE_UP_SIDE / 2, 0, limit).astype(int)
     whole = crops.pixels[index, top : top + _CLOSE_UP_SIDE, left : left + _CLOSE_UP_SIDE]
     window = whole[..., rng.permutation(3)].copy()  # other colours
-    if rng.random() < _SYNTHETIC:
+    if crops.number_visible[index] == 1 and rng.random() < _SYNTHETIC:
         box = box - np.array([left, top, left, top], np.float32)
         attributes[NUMBER] = _draw_value(rng)
         augment.erase_number(window, box)
         augment.draw_number(window, box, int(attributes[NUMBER]), rng)
+        if rng.random() < _LONG_HAIR:
+            _cover(augment.grow_hair(window, box, rng), attributes)
     fy, fx = CROP_SIZE[0] / PATCH_HEIGHT * GROWTH, CROP_SIZE[1] / PATCH_WIDTH * GROWTH
     scaled = np.asarray(cv2.resize(window, None, fx=fx, fy=fy), np.uint8)
     return augment.degrade(scaled, rng), targets(attributes, IGNORED)

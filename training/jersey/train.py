@@ -31,8 +31,8 @@ _WATCHED_BELIEF = 0.5
 class JerseyStage(Stage):
     """A stage of crops."""
 
-    close_ups: bool = False
-    """Show windows about readable numbers; they cost a quarter of a whole crop."""
+    close_ups: float = Field(default=0.0, ge=0, le=1)
+    """Share of batches that show windows about readable numbers, at a quarter of the cost."""
     natural: float = Field(default=0.3, ge=0, le=1)
     """Share of whole crops that are as in the clips; the others show readable numbers."""
 
@@ -75,7 +75,7 @@ class JerseyTask:
 
     def draw(self, stage: JerseyStage, rng: np.random.Generator) -> Batch:
         """Return `crops` and the target of every head."""
-        if stage.close_ups:
+        if rng.random() < stage.close_ups:
             return close_up_batch(self._training, self._batch_size, rng)
         return whole_batch(self._training, self._batch_size, stage.natural, rng)
 
