@@ -9,7 +9,7 @@ mean nothing after it.
 
 import asyncio
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,10 @@ from orchestrator.imaging import iou
 from orchestrator.settings import TrackSettings
 from orchestrator.stages.camera import CameraMotion
 from orchestrator.stages.matching import match, near
+from orchestrator.stages.tracklet import VELOCITY_BLEND, Tracklet
 from orchestrator.triton.client import SequenceStep, TritonClient
 from orchestrator.types import Boxes, Detections, Frame, Mask, Track, Tracks, TrackState
 
-_VELOCITY_BLEND = 0.5
 _SUPPORT_SCORE = 0.5
 """Least SAM2 score for a mask alone to vouch for a person."""
 _SUPPORT_HEIGHT = 0.5
@@ -33,7 +33,6 @@ _DUPLICATE_FRAMES = 8
 """Longer than two people usually cover each other nearly wholly."""
 _SENIORITY = 0.2
 """What a well-founded track is preferred by where two claim one detection, in units of overlap."""
-_SENIOR_HITS = 25
 _AGREEMENT_IOU = 0.5
 """Where detection and mask overlap this much they show the same body, and both boxes count."""
 _CUT_PEOPLE = 5
@@ -42,44 +41,6 @@ _CUT_SHARE = 0.35
 """After a cut, at most this share of tracks lies on somebody, by chance."""
 _CUT_LIKENESS = 0.5
 """Pictures more alike than this go on, whatever became of the people."""
-
-
-@dataclass(slots=True)
-class _Tracklet:
-    """The living state of one object."""
-
-    object_id: int
-    xyxy: Boxes
-    label: str
-    confidence: float
-    velocity: NDArray[np.float32] = field(default_factory=lambda: np.zeros(2, np.float32))
-    """Motion in the picture, the camera's steady motion included, in pixels per frame."""
-    hits: int = 0
-    """Frames with a detection."""
-    misses: int = 0
-    """Frames since the last detection."""
-    support: float = 0.0
-    """SAM2's score in this frame, 0 without a mask."""
-    mask: Mask | None = None
-    needs_prompt: bool = True
-    """SAM2 does not know the object, or has lost it."""
-    prompted_frames_ago: int = 0
-    covered: int = 0
-    """Frames in a row in which a senior track lay on the same place."""
-
-    @property
-    def seniority(self) -> float:
-        """How well founded the track is, 0 to 1."""
-        return min(self.hits, _SENIOR_HITS) / _SENIOR_HITS
-
-    def predicted(self, jerk: NDArray[np.float32]) -> Boxes:
-        return self.xyxy + np.tile(self.velocity + jerk, 2)
-
-    def move(self, xyxy: Boxes) -> None:
-        centre, before = (xyxy[:2] + xyxy[2:]) / 2, (self.xyxy[:2] + self.xyxy[2:]) / 2
-        measured = centre - before
-        self.velocity += _VELOCITY_BLEND * (measured - self.velocity)
-        self.xyxy = xyxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +60,11 @@ class Tracker:
         self._settings = settings
         self._coast_frames = max(1, round(settings.coast_s * frame_rate))
         self._mask_only_frames = round(settings.mask_only_s * frame_rate)
-        self._tracklets: list[_Tracklet] = []
+        self._tracklets: list[Tracklet] = []
         self._next_object_id = 1
         self._forget: list[int] = []
         self._sequence_id: int | None = None
-        self._camera = CameraMotion(blend=_VELOCITY_BLEND)
+        self._camera = CameraMotion(blend=VELOCITY_BLEND)
 
     async def track(self, frame: Frame, people: Detections) -> Tracks:
         """Advance by one frame.
@@ -186,8 +147,8 @@ class Tracker:
                 tracklet.prompted_frames_ago, tracklet.needs_prompt = 0, False
         return prompts
 
-    def _bear(self, people: Detections, row: int) -> _Tracklet:
-        born = _Tracklet(
+    def _bear(self, people: Detections, row: int) -> Tracklet:
+        born = Tracklet(
             self._next_object_id,
             people.xyxy[row].copy(),
             people.label[row],
@@ -266,7 +227,7 @@ class Tracker:
 
     def _confirm(
         self,
-        tracklet: _Tracklet,
+        tracklet: Tracklet,
         people: Detections,
         row: int,
         segments: dict[int, _Segment],
@@ -287,7 +248,7 @@ class Tracker:
         if tracklet.prompted_frames_ago >= _CORRECTION_PAUSE_FRAMES and segments:
             tracklet.needs_prompt |= overlap < self._settings.correct_iou
 
-    def _coast(self, tracklet: _Tracklet, segments: dict[int, _Segment]) -> None:
+    def _coast(self, tracklet: Tracklet, segments: dict[int, _Segment]) -> None:
         tracklet.misses += 1
         if tracklet.support >= _SUPPORT_SCORE:
             tracklet.move(segments[tracklet.object_id].xyxy.copy())
@@ -304,7 +265,7 @@ class Tracker:
         self._forget.extend(sorted(ended))
         return tuple(sorted(ended))
 
-    def _is_lost(self, tracklet: _Tracklet, frame: Frame) -> bool:
+    def _is_lost(self, tracklet: Tracklet, frame: Frame) -> bool:
         if not tracklet.misses:
             return False
         patience = self._coast_frames
@@ -342,17 +303,17 @@ class Tracker:
             if self._is_supported(tracklet)
         ]
 
-    def _is_supported(self, tracklet: _Tracklet) -> bool:
+    def _is_supported(self, tracklet: Tracklet) -> bool:
         if tracklet.misses > self._mask_only_frames:
             return False
         return not tracklet.misses or tracklet.support >= _SUPPORT_SCORE
 
-    def _state(self, tracklet: _Tracklet) -> TrackState:
+    def _state(self, tracklet: Tracklet) -> TrackState:
         if not self._is_confirmed(tracklet):
             return TrackState.TENTATIVE
         return TrackState.COASTING if tracklet.misses else TrackState.CONFIRMED
 
-    def _is_confirmed(self, tracklet: _Tracklet) -> bool:
+    def _is_confirmed(self, tracklet: Tracklet) -> bool:
         return tracklet.hits >= self._settings.confirm_frames
 
 
