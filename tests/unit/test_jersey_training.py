@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,9 +18,9 @@ from torchvision.models import resnet18
 
 from tests.unit.tiny_footage import write_footage
 from training.data import augment
-from training.data.crops import PATCH_HEIGHT, PATCH_WIDTH, crop_set
+from training.data.crops import NUMBER, PATCH_HEIGHT, PATCH_WIDTH, crop_set
 from training.errors import InputError
-from training.jersey.batches import IGNORED, close_up_batch, whole_batch
+from training.jersey.batches import IGNORED, _cover, close_up_batch, whole_batch
 from training.jersey.checkpoints import load, save, start
 from training.jersey.evaluate import calibrate, evaluate, torch_reader
 from training.jersey.net import HEADS, JerseyNet
@@ -139,15 +140,14 @@ def test_batches_repeat_by_seed_and_tell_numbers(crops, stage):
     assert all(torch.equal(batch[name], again[name]) for name in batch)
     assert batch["crops"].dtype == torch.uint8
     numbered = batch["units"] != IGNORED
-    assert numbered[8:].all(), "the second half shows readable numbers"
+    assert numbered[8:].float().mean() > 0.7, "most of the second half shows readable numbers"
     assert (batch["role"][8:] == IGNORED).all(), "roles are learnt at their true frequency"
 
 
 def test_clips_without_a_readable_number_are_refused(crops):
-    blind = type(crops)(
-        **{name: getattr(crops, name) for name in crops.__slots__ if name != "number_visible"},
-        number_visible=np.zeros_like(crops.number_visible),
-    )
+    attributes = crops.attributes.copy()
+    attributes[:, NUMBER] = IGNORED
+    blind = replace(crops, attributes=attributes)
     with pytest.raises(InputError, match="back numbers can be read"):
         whole_batch(blind, 4, 0.5, np.random.default_rng(0))
 
@@ -171,6 +171,26 @@ def counting(function, name, called):
         return function(*values, **named)
 
     return counted
+
+
+def test_hair_falls_over_a_number_and_tells_how_much_it_hides():
+    rng, box = np.random.default_rng(0), np.array([30, 40, 60, 80], np.float32)
+    shares = []
+    for _ in range(200):
+        patch = np.full((PATCH_HEIGHT, PATCH_WIDTH, 3), 255, np.uint8)
+        shares.append(augment.grow_hair(patch, box, rng))
+        changed = (patch[40:80, 30:60] < 200).any(axis=2).mean()
+        assert changed == pytest.approx(shares[-1], abs=0.15)
+    assert min(shares) < 0.3
+    assert max(shares) > 0.5
+
+
+def test_what_hair_hides_has_no_digits_and_is_not_called_readable():
+    attributes = np.array([0, 0, 0, 0, 0, 17], np.int16)
+    assert [_cover(share, attributes) for share in (0.1, 0.4)] == [1, IGNORED]
+    assert attributes[NUMBER] == 17
+    assert _cover(0.6, attributes) == 0
+    assert attributes[NUMBER] == IGNORED
 
 
 def test_crops_are_scaled_blurred_and_compressed(monkeypatch):
