@@ -6,6 +6,7 @@ place of a search. Which candidate is the ball is decided by confidence and moti
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import cycle, product
 
 import numpy as np
@@ -19,10 +20,16 @@ _WINDOW_SHARE = 0.5
 """Side of the close look as a share of the frame's height; training cuts 0.36 to 0.62."""
 _REACH_PER_FRAME = 0.02
 """How far the ball may stray from its predicted place in a frame, as a share of the width."""
-_FAR_PENALTY = 0.35
-"""Factor on the confidence of a candidate out of reach."""
-_NEAR_BAR = 0.6
-"""Where the ball is expected, this share of the usual least confidence is enough."""
+_TRUST_BLEND = 0.3
+"""Weight of the newest confidence in the trust in a trail."""
+_SURE_TRUST = 0.5
+"""A trail trusted less is doubtful."""
+_TRUST_FADE = 0.8
+"""Factor on that trust in a frame without the ball."""
+_HINT_TRUST = 0.6
+"""Factor on the confidence of what only the shrunken frame shows: socks look like balls there."""
+_HINTS_VISITED = 3
+"""As many of the best hints are looked at in turn."""
 _MEMORY_FRAMES = 15
 
 Point = NDArray[np.float32]
@@ -40,6 +47,12 @@ class BallFollower:
         self._centre: Point | None = None
         self._velocity = np.zeros(2, np.float32)
         self._missed = 0
+        """Frames since the ball was surely seen."""
+        self._unseen = 0
+        """Frames since it was seen at all."""
+        self._trust = 0.0
+        """Confidence of late, `[0, 1]`."""
+        self._looks = self._visits = 0
         self._search = _search_places()
 
     async def follow(self, frame: Frame, hints: Detections) -> Ball | None:
@@ -57,17 +70,23 @@ class BallFollower:
             closer = await self._detector.look_for_ball(frame, self._window(frame, hints))
         except ModelError:
             closer = Detections.joined()
-        return self._choose(Detections.joined(hints, closer), width=frame.width)
+        doubted = replace(hints, confidence=hints.confidence * np.float32(_HINT_TRUST))
+        return self._choose(Detections.joined(closer, doubted), width=frame.width)
 
     def _window(self, frame: Frame, hints: Detections) -> Boxes:
         """Return the square to look at, xyxy `(4,)`, inside the frame."""
         side = min(round(_WINDOW_SHARE * frame.height), frame.width)
         room = np.array([frame.width - side, frame.height - side], np.float32)
-        if self._centre is not None:
+        # While the trail is doubtful, every other look goes to a hint.
+        self._looks += self._trust < _SURE_TRUST
+        is_elsewhere = self._looks % 2 == 1 and len(hints) > 0
+        if self._centre is not None and not is_elsewhere:
             corner = self._predicted() - side / 2
         elif len(hints):
-            best = hints.xyxy[int(hints.confidence.argmax())]
-            corner = (best[:2] + best[2:]) / 2 - side / 2
+            ranks = np.argsort(-hints.confidence, kind="stable")[:_HINTS_VISITED]
+            visited = hints.xyxy[ranks[self._visits % len(ranks)]]
+            self._visits += 1
+            corner = (visited[:2] + visited[2:]) / 2 - side / 2
         else:
             corner = np.array(next(self._search), np.float32) * room
         corner = corner.clip(0, room).round()
@@ -82,28 +101,39 @@ class BallFollower:
         score, bar = candidates.confidence.copy(), self._detector.ball_threshold
         if self._centre is not None:
             distance = np.linalg.norm(centres - self._predicted(), axis=1)
-            is_near = distance <= _REACH_PER_FRAME * width * (self._missed + 1)
-            score = np.where(is_near, score / _NEAR_BAR, score * _FAR_PENALTY)
+            is_near = distance <= _REACH_PER_FRAME * width * (self._unseen + 1)
+            # Motion counts for as much as the trail is trusted: one that began on a sock gives way.
+            score = score * np.where(is_near, 1 + self._trust, 1 - self._trust)
         best = int(score.argmax())
         if score[best] < bar:
             self._miss()
             return None
-        self._hit(centres[best])
+        self._hit(centres[best], float(candidates.confidence[best]))
         return Ball(candidates.xyxy[best], float(candidates.confidence[best]))
 
     def _predicted(self) -> Point:
         assert self._centre is not None
-        return self._centre + self._velocity * (self._missed + 1)
+        return self._centre + self._velocity * (self._unseen + 1)
 
-    def _hit(self, centre: Point) -> None:
+    def _hit(self, centre: Point, confidence: float) -> None:
         if self._centre is not None:
-            self._velocity = (centre - self._centre) / (self._missed + 1)
-        self._centre, self._missed = centre, 0
+            self._velocity = (centre - self._centre) / (self._unseen + 1)
+        self._centre, self._unseen = centre, 0
+        is_sure = confidence >= self._detector.ball_threshold
+        self._missed = 0 if is_sure else self._missed + 1
+        self._trust += _TRUST_BLEND * (confidence - self._trust)
+        self._forget_if_cold()
 
     def _miss(self) -> None:
         self._missed += 1
+        self._unseen += 1
+        self._trust *= _TRUST_FADE
+        self._forget_if_cold()
+
+    def _forget_if_cold(self) -> None:
         if self._missed > _MEMORY_FRAMES:
             self._centre, self._velocity = None, np.zeros(2, np.float32)
+            self._missed, self._unseen, self._trust = 0, 0, 0.0
 
 
 def _search_places() -> Iterator[tuple[float, float]]:

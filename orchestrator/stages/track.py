@@ -18,6 +18,7 @@ from orchestrator.contracts import SAM2_TRACKER
 from orchestrator.errors import ModelError
 from orchestrator.imaging import iou
 from orchestrator.settings import TrackSettings
+from orchestrator.stages.appearance import Shirts, likeness, shirts
 from orchestrator.stages.camera import CameraMotion
 from orchestrator.stages.matching import match, near
 from orchestrator.stages.tracklet import VELOCITY_BLEND, Tracklet
@@ -33,6 +34,8 @@ _DUPLICATE_FRAMES = 8
 """Longer than two people usually cover each other nearly wholly."""
 _SENIORITY = 0.2
 """What a well-founded track is preferred by where two claim one detection, in units of overlap."""
+_SHIRT_WEIGHT = 0.5
+"""What overlap loses in the match where the shirts differ wholly: rivals cross in other colours."""
 _AGREEMENT_IOU = 0.5
 """Where detection and mask overlap this much they show the same body, and both boxes count."""
 _CUT_PEOPLE = 5
@@ -86,7 +89,7 @@ class Tracker:
         except ModelError:
             segments, is_degraded = {}, True
             self._lose_sequence()
-        self._observe(people, segments)
+        self._observe(people, segments, shirts(frame.pixels, people.xyxy))
         ended = cut_off + self._bury(frame)
         return Tracks(tuple(self._seen(known)), ended, is_degraded, is_cut=bool(cut_off))
 
@@ -196,7 +199,7 @@ class Tracker:
         for tracklet in self._tracklets:
             tracklet.needs_prompt = True
 
-    def _observe(self, people: Detections, segments: dict[int, _Segment]) -> None:
+    def _observe(self, people: Detections, segments: dict[int, _Segment], worn: Shirts) -> None:
         """Settle every tracklet's box from its mask, its motion and the detections."""
         for tracklet in self._tracklets:
             segment = segments.get(tracklet.object_id)
@@ -211,6 +214,7 @@ class Tracker:
             if tracklet.mask is not None:
                 masked = iou(people.xyxy, segments[tracklet.object_id].xyxy[None])[:, 0]
                 affinity[:, column] += tracklet.support * (masked - affinity[:, column])
+        affinity *= 1 - _SHIRT_WEIGHT * (1 - self._likeness(worn))
         # A detection that an older track's mask explains after all is no birth.
         is_newborn = np.array([not tracklet.hits for tracklet in self._tracklets], np.bool_)
         affinity[:, is_newborn] = np.minimum(affinity[:, is_newborn], self._settings.match_iou)
@@ -222,8 +226,17 @@ class Tracker:
         for column, tracklet in enumerate(self._tracklets):
             if column in matched:
                 self._confirm(tracklet, people, matched[column], segments)
+                tracklet.wear(worn[matched[column]])
             else:
                 self._coast(tracklet, segments)
+
+    def _likeness(self, worn: Shirts) -> NDArray[np.float32]:
+        """How alike the shirts of detections and tracks are, `(detections, tracks)`, 0 to 1."""
+        alike = np.ones((len(worn), len(self._tracklets)), np.float32)
+        for column, tracklet in enumerate(self._tracklets):
+            if tracklet.shirt is not None:
+                alike[:, column] = likeness(worn, tracklet.shirt[None])[:, 0]
+        return alike
 
     def _confirm(
         self,
@@ -235,8 +248,8 @@ class Tracker:
         box = people.xyxy[row]
         segment = segments.get(tracklet.object_id)
         overlap = float(iou(box[None], segment.xyxy[None])[0, 0]) if segment else 0.0
-        # Detector and mask err independently: their mean is nearer to the truth than either.
-        both = (box + segment.xyxy) / 2 if segment and overlap >= _AGREEMENT_IOU else box.copy()
+        # Both miss a foot or an arm more often than they invent one: what either shows is body.
+        both = _union(box, segment.xyxy) if segment and overlap >= _AGREEMENT_IOU else box.copy()
         if tracklet.hits:
             tracklet.move(both)
         else:
@@ -315,6 +328,10 @@ class Tracker:
 
     def _is_confirmed(self, tracklet: Tracklet) -> bool:
         return tracklet.hits >= self._settings.confirm_frames
+
+
+def _union(a: Boxes, b: Boxes) -> Boxes:
+    return np.concatenate([np.minimum(a[:2], b[:2]), np.maximum(a[2:], b[2:])])
 
 
 def _height(xyxy: Boxes) -> float:

@@ -9,6 +9,7 @@ from orchestrator.types import Boxes, Mask
 
 VELOCITY_BLEND = 0.5
 """Weight of the newest motion in the steady one."""
+_SHIRT_BLEND = 0.1
 _SENIOR_HITS = 25
 
 
@@ -31,6 +32,8 @@ class Tracklet:
     mask: Mask | None = None
     needs_prompt: bool = True
     """SAM2 does not know the object, or has lost it."""
+    shirt: NDArray[np.float32] | None = None
+    """Colour of the shirt, `(3,)`, steady over the last second."""
     prompted_frames_ago: int = 0
     covered: int = 0
     """Frames in a row in which a senior track lay on the same place."""
@@ -39,6 +42,11 @@ class Tracklet:
     def seniority(self) -> float:
         """How well founded the track is, 0 to 1."""
         return min(self.hits, _SENIOR_HITS) / _SENIOR_HITS
+
+    def wear(self, shirt: NDArray[np.float32]) -> None:
+        """Take note of the colour of the shirt."""
+        before = shirt if self.shirt is None else self.shirt
+        self.shirt = before + _SHIRT_BLEND * (shirt - before)
 
     def predicted(self, jerk: NDArray[np.float32]) -> Boxes:
         """Return where the object is expected next, given a jerk of the camera in pixels."""

@@ -51,29 +51,52 @@ async def test_a_frame_without_candidate_has_no_ball():
     assert await follow(follower) is None
 
 
+async def trusted(detector: ScriptedDetector | None = None) -> BallFollower:
+    """A follower that has seen the ball clearly and closely at (100, 100) for a while."""
+    detector = detector or ScriptedDetector()
+    detector.answers = [candidates((100, 100, 0.9))] * 8 + detector.answers
+    follower = BallFollower(detector)
+    for _ in range(8):
+        await follow(follower)
+    return follower
+
+
 async def test_a_near_candidate_beats_a_surer_one_far_away():
-    follower = BallFollower(ScriptedDetector())
-    await follow(follower, (100, 100, 0.9))
-    ball = await follow(follower, (900, 500, 0.8), (110, 100, 0.5))
+    ball = await follow(await trusted(), (900, 500, 0.8), (110, 100, 0.5))
     assert ball is not None
     assert ball.xyxy[0] == 106
 
 
-async def test_a_much_surer_candidate_wins_anywhere():
-    follower = BallFollower(ScriptedDetector())
-    await follow(follower, (100, 100, 0.9))
-    ball = await follow(follower, (900, 500, 0.95), (110, 100, 0.19))
+async def test_a_trail_that_began_in_doubt_gives_way_to_a_surer_candidate():
+    detector = ScriptedDetector(*[candidates((100, 100, 0.32))] * 3, candidates((900, 500, 0.8)))
+    follower = BallFollower(detector)
+    for _ in range(3):
+        await follow(follower, (900, 500, 0.4))
+    ball = await follow(follower, (900, 500, 0.4))
     assert ball is not None
     assert ball.xyxy[0] == 896
 
 
+async def test_while_the_trail_is_doubtful_hints_elsewhere_are_looked_at():
+    detector = ScriptedDetector(*[candidates((100, 100, 0.32))] * 6)
+    follower = BallFollower(detector)
+    for _ in range(6):
+        await follow(follower, (900, 500, 0.2))
+    centres = {float((w[0] + w[2]) / 2) for w in detector.windows}
+    assert {180.0, 900.0} <= centres, "the trail at the left edge, and the hint"
+
+
 async def test_where_the_ball_is_expected_less_confidence_is_enough():
-    follower = BallFollower(ScriptedDetector())
-    assert await follow(follower, (100, 100, 0.2)) is None
-    await follow(follower, (100, 100, 0.9))
-    ball = await follow(follower, (104, 100, 0.2))
+    weak = candidates((104, 100, 0.2))
+    assert await follow(BallFollower(ScriptedDetector(weak))) is None
+    ball = await follow(await trusted(ScriptedDetector(weak)))
     assert ball is not None
     assert ball.confidence == np.float32(0.2)
+
+
+async def test_a_hint_without_the_closer_look_is_trusted_less():
+    assert await follow(BallFollower(ScriptedDetector()), (100, 100, 0.45)) is None
+    assert await follow(BallFollower(ScriptedDetector(candidates((100, 100, 0.45))))) is not None
 
 
 async def test_motion_is_followed_through_a_gap():

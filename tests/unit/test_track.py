@@ -268,10 +268,10 @@ async def test_a_new_picture_of_the_same_people_is_no_cut():
     assert [t.object_id for t in tracks.seen] == [1, 2, 3, 4, 5, 6]
 
 
-async def test_the_box_is_the_mean_of_detection_and_mask_where_they_agree():
+async def test_the_box_holds_detection_and_mask_where_they_agree():
     shifted = ScriptedTriton(move=lambda i, age, box: (box + np.float32(4), 0.9))
     tracks = await tracker(shifted).track(frame(), people(LEFT))
-    assert tracks.seen[0].xyxy.tolist() == [12, 12, 32, 62]
+    assert tracks.seen[0].xyxy.tolist() == [10, 10, 34, 64]
 
 
 async def test_a_mask_elsewhere_does_not_pull_the_box():
@@ -288,3 +288,21 @@ async def test_a_mask_alone_vouches_for_a_person_only_briefly():
     assert reported == [1, 1, 0, 0]
     back = await subject.track(frame(7), people(LEFT))
     assert [t.object_id for t in back.seen] == [1]
+
+
+def dressed(index: int, red_x: int, blue_x: int) -> tuple[Frame, Detections]:
+    """Somebody in red, and nearer to the camera somebody in blue."""
+    pixels = np.full((100, 200, 3), (60, 140, 60), np.uint8)
+    pixels[18:36, red_x + 5 : red_x + 35] = (200, 30, 30)
+    pixels[38:56, blue_x + 5 : blue_x + 35] = (30, 60, 200)
+    boxes = (red_x, 10, red_x + 40, 60), (blue_x, 30, blue_x + 40, 80)
+    return Frame(FrameHeader(index), pixels), people(*boxes)
+
+
+async def test_rivals_who_cross_keep_their_ids_by_their_shirts():
+    blind = ScriptedTriton(move=lambda i, age, box: (np.zeros(4, np.float32), 0.0))
+    subject = tracker(blind)
+    for index in range(4):
+        await subject.track(*dressed(index, 40, 60))
+    tracks = await subject.track(*dressed(4, 66, 34))
+    assert {t.object_id: float(t.xyxy[0]) for t in tracks.seen} == {1: 66, 2: 34}
