@@ -292,7 +292,7 @@ async def test_a_mask_alone_vouches_for_a_person_only_briefly():
 
 def dressed(index: int, red_x: int, blue_x: int) -> tuple[Frame, Detections]:
     """Somebody in red, and nearer to the camera somebody in blue."""
-    pixels = np.full((100, 200, 3), (60, 140, 60), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 90, (100, 200, 3), np.uint8)  # holds the camera
     pixels[18:36, red_x + 5 : red_x + 35] = (200, 30, 30)
     pixels[38:56, blue_x + 5 : blue_x + 35] = (30, 60, 200)
     boxes = (red_x, 10, red_x + 40, 60), (blue_x, 30, blue_x + 40, 80)
