@@ -36,6 +36,8 @@ class Person:
     embedding_sum: NDArray[np.float32] | None = None
     embedding_count: int = 0
     number_votes: NDArray[np.float32] = field(default_factory=lambda: np.zeros(100, np.float32))
+    number_count: int = 0
+    """Readings in which a number was in sight."""
     role_votes: NDArray[np.float32] = field(default_factory=lambda: np.zeros(4, np.float32))
     team: TeamBelief = _NO_TEAM
     identity: Identity = _NOBODY
@@ -70,6 +72,7 @@ class Person:
         """
         if reading.visible >= _LEAST_VISIBLE:
             self.number_votes += reading.visible * reading.numbers.max() * reading.numbers
+            self.number_count += 1
         self.role_votes += reading.roles
 
     def absorb(self, other: "Person") -> None:
@@ -79,6 +82,7 @@ class Person:
             self.embedding_sum = np.asarray(before + other.embedding_sum, np.float32)
             self.embedding_count += other.embedding_count
         self.number_votes += other.number_votes
+        self.number_count += other.number_count
         self.role_votes += other.role_votes
         self.frame_count += other.frame_count
         self.xyxy, self.object_id = other.xyxy, other.object_id
@@ -97,10 +101,11 @@ class Person:
         votes = self.number_votes if allowed is None else self.number_votes * allowed
         best = int(votes.argmax())
         total = float(self.number_votes.sum())
-        if votes[best] < settings.min_votes:
+        if self.number_count < settings.min_readings or votes[best] < settings.min_votes:
             return None, 0.0
-        share = float(votes[best]) / total
-        return (best, share) if share >= settings.min_confidence else (None, 0.0)
+        share, next_best = float(votes[best]) / total, float(np.partition(votes, -2)[-2])
+        is_clear = share >= settings.min_confidence and votes[best] >= settings.min_lead * next_best
+        return (best, share) if is_clear else (None, 0.0)
 
     def role(self, settings: NumberSettings) -> tuple[Role | None, float]:
         """Return the role that may be said, None while in doubt, and its mean probability."""
