@@ -115,8 +115,9 @@ def _evaluate_by_stand_in(options: argparse.Namespace) -> None:
     if options.output:
         _write(metrics, options.output)
         middle = sorted(run.frames)[len(run.frames) // 2]
-        shown = stand_in.picture(run, options.video, detector, middle)
-        Image.fromarray(shown).save(options.output / "boxes.jpg", quality=85)
+        shown = Image.fromarray(stand_in.picture(run, options.video, detector, middle))
+        shown.thumbnail((1600, 1600))
+        shown.save(options.output / "boxes.jpg", quality=80)
 
 
 def _write(metrics: dict[str, Any], directory: Path) -> None:
