@@ -51,7 +51,9 @@ _GRANT_FRAMES = 4
 _MOST_PEOPLE = 64
 _STILL = {
     "identify": IdentifySettings(max_crops_per_frame=_MOST_PEOPLE),
-    "number": NumberSettings(max_crops_per_frame=_MOST_PEOPLE, min_votes=0.5, role_min_readings=1),
+    "number": NumberSettings(
+        max_crops_per_frame=_MOST_PEOPLE, min_votes=0.5, min_readings=1, role_min_readings=1
+    ),
 }
 """A single image has one look at each person, at all of them at once."""
 

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from orchestrator.servicer import _STILL
 from orchestrator.settings import IdentifySettings, NumberSettings
+from orchestrator.stages.evidence import Person
 from orchestrator.stages.record import Ledger, Observations
 from orchestrator.types import (
     Encoding,
@@ -226,3 +228,9 @@ def test_a_referee_in_neither_kit_stays_a_referee():
             *tracks, official, embeddings={**kits, 7: KIT[4]}, readings={7: reading(1, role=2)}
         )
     assert players[7].role is Role.REFEREE
+
+
+def test_a_single_image_says_a_number_that_it_reads_clearly():
+    person = Person(1, 1, 0, np.array([0, 10, 20, 60], np.float32))
+    person.read(reading(7))
+    assert person.number(_STILL["number"], None)[0] == 7
