@@ -21,7 +21,6 @@ from training.data.kits import Kit, Pattern
 from training.errors import InputError
 
 HELD_OUT = ("dev_05", "dev_13", "dev_14", "dev_18", "dev_22", "demo_01")
-TRAINING = tuple(name for i in range(1, 31) if (name := f"dev_{i:02d}") not in HELD_OUT)
 
 PATCH_HEIGHT, PATCH_WIDTH = 160, 96
 GROWTH = 1.25

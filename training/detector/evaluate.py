@@ -217,22 +217,18 @@ def _frame_result(sightings: Iterable[Sighting], found: Detections) -> FrameResu
     targets = frame_targets(sightings)
     people = [target for target in targets if not target.is_ball]
     balls = [target for target in targets if target.is_ball and target.is_seen]
-    candidates = _labelled(found, "ball")
+    candidates = found.labelled("ball")
     # One ball a frame: the likeliest candidate stands for all.
     best = candidates.where(candidates.confidence == candidates.confidence.max(initial=0))
     distances = _centres(best.xyxy)[:, None] - _centres(_boxes(balls))
     return FrameResult(
         people=_boxes(people),
         is_ignored=np.array([not target.is_seen for target in people], bool),
-        found=_labelled(found, "person"),
+        found=found.labelled("person"),
         has_ball=bool(balls),
         ball_score=float(best.confidence.max(initial=0)),
         ball_distance=float(np.linalg.norm(distances, axis=-1).min(initial=np.inf)),
     )
-
-
-def _labelled(found: Detections, label: str) -> Detections:
-    return found.where(np.array([name == label for name in found.label], bool))
 
 
 def _boxes(targets: Sequence[Target]) -> Floats:
