@@ -19,7 +19,7 @@ class TensorSpec:
 
     name: str
     dtype: str
-    """Triton's name: UINT8, INT64, FP32 or BYTES."""
+    """Triton's name: UINT8, INT32, INT64, FP32, BOOL or BYTES."""
     dims: tuple[Dim, ...]
     meaning: str
     is_optional: bool = False
@@ -81,7 +81,36 @@ SAM2_TRACKER = ModelContract(
         TensorSpec(
             "prompt_boxes", "FP32", (-1, 4), "xyxy in frame pixels, one row per prompt id", True
         ),
+        TensorSpec(
+            "prompt_masks",
+            "BYTES",
+            (-1,),
+            "COCO compressed RLE counts of the whole frame, one per prompt id; with a mask the box "
+            "only places the window, and an empty one lets the box count",
+            True,
+        ),
+        TensorSpec(
+            "click_object_ids",
+            "INT64",
+            (-1,),
+            "object of each click: tracked, or prompted by a box in this request",
+            True,
+        ),
+        TensorSpec(
+            "clicks",
+            "FP32",
+            (-1, 3),
+            "x and y in frame pixels, then 1 on the object or 0 beside it",
+            True,
+        ),
         TensorSpec("forget_object_ids", "INT64", (-1,), "objects to drop before this frame", True),
+        TensorSpec(
+            "max_observed",
+            "INT32",
+            (1,),
+            "most objects to look for in this frame, prompts first; 0 for all of them",
+            True,
+        ),
     ),
     outputs=(
         TensorSpec("object_ids", "INT64", (-1,), "tracked objects, ascending"),
@@ -92,6 +121,9 @@ SAM2_TRACKER = ModelContract(
             "scores", "FP32", (-1,), "belief that the object is in sight and the mask right, [0, 1]"
         ),
         TensorSpec("masks", "BYTES", (-1,), "COCO compressed RLE counts of the full-frame mask"),
+        TensorSpec(
+            "observed", "BOOL", (-1,), "looked for in this frame, or predicted from its motion"
+        ),
     ),
 )
 

@@ -210,7 +210,7 @@ class TritonClient:
     async def _input(
         self, server: _Server, name: str, array: Tensor, regions: list[Region]
     ) -> InferInput:
-        tensor = InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype.type))
+        tensor = InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
         is_large = array.dtype != np.object_ and array.nbytes >= _SHARED_MEMORY_FROM_BYTES
         region = self._pool.acquire(array.nbytes) if is_large and server.shares_memory else None
         if region is None:

@@ -61,7 +61,7 @@ def check(model: LiveModel, name: str, array: Tensor) -> None:
     fits = array.ndim == len(dims) + 1 and all(
         expected in (-1, size) for expected, size in zip(dims, array.shape[1:], strict=False)
     )
-    dtype = np_to_triton_dtype(array.dtype.type)
+    dtype = np_to_triton_dtype(array.dtype)
     if not fits or dtype != spec.dtype:
         raise TensorContractError(
             contract.name,

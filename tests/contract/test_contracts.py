@@ -14,7 +14,9 @@ from orchestrator.triton.codec import bind
 ROOT = Path(__file__).parents[2]
 REPOSITORY = ROOT / "model_repository"
 VARIANTS = ("config.pbtxt", "configs/cpu.pbtxt")
-_TYPES = {"UINT8": "TYPE_UINT8", "INT64": "TYPE_INT64", "FP32": "TYPE_FP32", "BYTES": "TYPE_STRING"}
+_TYPES = {name: f"TYPE_{name}" for name in ("UINT8", "INT32", "INT64", "FP32", "BOOL")} | {
+    "BYTES": "TYPE_STRING"
+}
 
 
 def config(contract: ModelContract, variant: str) -> model_config_pb2.ModelConfig:

@@ -5,15 +5,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
-from sam2_streaming.masks import place
-from sam2_streaming.windows import Follower, Window, exclusive
+from sam2_streaming.masks import NO_MASK, FrameMask, place
+from sam2_streaming.windows import Window
 
 FRAME = (40, 50)
 SIZE = 16
 
 
+def placed_at(logits, window, shape=FRAME):
+    (mask,) = place(torch.from_numpy(logits)[None], [window], shape)
+    return mask
+
+
 def decoded(mask, shape=FRAME):
-    return coco_mask.decode({"size": list(shape), "counts": mask.rle_counts.encode()})
+    counts = mask.rle_counts(shape).encode()
+    return coco_mask.decode({"size": list(shape), "counts": counts})
 
 
 def logits_of(mask):
@@ -42,7 +48,7 @@ def largest_component(mask):
 )
 @settings(max_examples=100, deadline=None)
 def test_masks_survive_the_round_trip_through_run_lengths(mask, x0, y0):
-    placed = place(logits_of(mask), Window(x0, y0, SIZE, SIZE), FRAME)
+    placed = placed_at(logits_of(mask), Window(x0, y0, SIZE, SIZE))
     whole = np.zeros(FRAME, bool)
     for y, x in np.argwhere(mask):
         if 0 <= y + y0 < FRAME[0] and 0 <= x + x0 < FRAME[1]:
@@ -61,99 +67,56 @@ def test_masks_survive_the_round_trip_through_run_lengths(mask, x0, y0):
 
 
 def test_a_mask_of_the_whole_frame_has_one_run():
-    placed = place(logits_of(np.ones((SIZE, SIZE), bool)), Window(0, 0, 50, 40), FRAME)
+    placed = placed_at(logits_of(np.ones((SIZE, SIZE), bool)), Window(0, 0, 50, 40))
     assert decoded(placed).all()
     assert placed.box.tolist() == [0, 0, 50, 40]
 
 
-def test_an_object_lands_where_it_was_cut():
-    frame = np.zeros((200, 300, 3), np.uint8)
-    frame[90:130, 140:156] = 255
-    window = Follower.at(np.array([140, 90, 156, 130], np.float32)).window()
-    cut = window.cut(frame, 64)
-    assert cut.shape == (64, 64, 3)
-    placed = place(cut[..., 0].astype(np.float32) - 127.5, window, (200, 300))
-    np.testing.assert_allclose(placed.box, [140, 90, 156, 130], atol=1)
-    box = window.to_window(placed.box, 64)
-    rows, columns = np.nonzero(cut[..., 0] > 127)
-    seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    np.testing.assert_allclose(box, seen, atol=1)
+def test_objects_of_a_batch_land_in_windows_of_their_own():
+    wide, none, small = np.zeros((3, SIZE, SIZE), bool)
+    wide[4:12, 2:14] = True
+    small[6:10, 6:10] = True
+    windows = [Window(0, 0, 32, 32), Window(5, 5, 16, 16), Window(20, 10, 16, 16)]
+    logits = torch.from_numpy(np.stack([logits_of(mask) for mask in (wide, none, small)]))
+    first, second, third = place(logits, windows, FRAME)
+    np.testing.assert_allclose(first.box, [4, 8, 28, 24], atol=1)
+    assert second.is_empty
+    assert not second.box.any()
+    np.testing.assert_array_equal(third.box, [26, 16, 30, 20])
 
 
-@pytest.mark.parametrize("window", [Window(-30, -30, 40, 40), Window(290, 190, 40, 40)])
-def test_windows_are_black_beyond_the_frame(window):
-    cut = window.cut(np.full((200, 300, 3), 255, np.uint8), 40)
-    assert (cut > 0).all(axis=2).sum() == 100
+@given(
+    hnp.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))),
+    *(st.integers(low, high) for low, high in ((0, 30), (0, 20), (-60, 60), (-60, 60))),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_moved_mask_keeps_what_stays_in_the_frame(pixels, x, y, dx, dy):
+    pixels[0, 0] = pixels[-1, -1] = True
+    moved = FrameMask(pixels, x, y).moved(dx, dy, FRAME)
+    expected = np.zeros(FRAME, bool)
+    for row, column in np.argwhere(pixels):
+        if 0 <= y + dy + row < FRAME[0] and 0 <= x + dx + column < FRAME[1]:
+            expected[y + dy + row, x + dx + column] = True
+    np.testing.assert_array_equal(decoded(moved), expected)
+    assert moved.is_empty == (not expected.any())
+    if expected.any():
+        rows, columns = np.nonzero(expected)
+        tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_array_equal(moved.box, tight)
 
 
-def test_windows_outside_the_frame_are_all_black():
-    frame = np.full((200, 300, 3), 255, np.uint8)
-    for x0, y0 in ((-90, 0), (400, 0), (0, -90), (0, 400)):
-        assert not Window(x0, y0, 50, 50).cut(frame, 32).any()
+def test_no_mask_has_no_box_and_no_pixels():
+    assert not NO_MASK.box.any()
+    assert not decoded(NO_MASK).any()
+    assert NO_MASK.nbytes == 0
 
 
-def box_at(x, y, height=40.0):
-    return np.array([x - 8, y - height / 2, x + 8, y + height / 2], np.float32)
-
-
-def test_a_window_leads_a_moving_object():
-    follower = Follower.at(box_at(100, 100))
-    for step in range(1, 20):
-        follower = follower.after(box_at(100 + 6 * step, 100))
-    window = follower.window()
-    centre = window.x0 + window.width / 2
-    expected_next = 100 + 6 * 20
-    assert abs(centre - expected_next) <= 2
-
-
-def test_window_size_changes_slowly():
-    follower = Follower.at(box_at(100, 100))
-    for _ in range(10):
-        follower = follower.after(box_at(100, 100, height=10))
-    assert follower.height >= 40 * 0.996**10
-
-
-def test_a_lost_object_is_awaited_near_where_it_vanished():
-    follower = Follower.at(box_at(100, 100))
-    for step in range(1, 10):
-        follower = follower.after(box_at(100 + 5 * step, 100))
-    for _ in range(100):
-        follower = follower.after(None)
-    assert 145 < follower.centre[0] < 175
-    assert follower.speed[0] < 1e-3
-
-
-def disc(x, y, logit):
-    ys, xs = np.mgrid[:64, :64]
-    inside = (xs - x) ** 2 + (ys - y) ** 2 < 100
-    return np.where(inside, np.float32(logit), np.float32(-8))
-
-
-def test_the_stronger_claim_keeps_the_pixel_between_windows():
-    # The same disc of the frame in two windows that lie 10 px apart.
-    logits = torch.from_numpy(np.stack([disc(32, 32, 3.0), disc(22, 32, 6.0)]))
-    windows = [Window(0, 0, 64, 64), Window(10, 0, 64, 64)]
-    kept = exclusive(logits, windows)
-    torch.testing.assert_close(kept[1], logits[1])
-    assert (kept[0] > 0).sum() <= 0.05 * (logits[0] > 0).sum()
-
-
-def test_distant_windows_leave_each_other_alone():
-    logits = torch.from_numpy(np.stack([disc(32, 32, 3.0), disc(32, 32, 6.0)]))
-    windows = [Window(0, 0, 64, 64), Window(500, 0, 64, 64)]
-    torch.testing.assert_close(exclusive(logits, windows), logits)
-
-
-def test_windows_of_different_sizes_compare_the_same_place():
-    # Window 1 is twice as large: its disc of radius 6 covers the one of radius 10 in window 0.
-    ys, xs = np.mgrid[:64, :64]
-    small = np.where((xs - 32) ** 2 + (ys - 32) ** 2 < 36, np.float32(6), np.float32(-8))
-    logits = torch.from_numpy(np.stack([disc(32, 32, 3.0), small]))
-    kept = exclusive(logits, [Window(100, 100, 64, 64), Window(68, 68, 128, 128)])
-    assert (kept[0] > 0).sum() <= 0.1 * (logits[0] > 0).sum()
-
-
-def test_equal_claims_in_the_whole_frame_do_not_erase_each_other():
-    logits = torch.from_numpy(np.stack([disc(32, 32, 3.0), disc(36, 32, 3.0)]))
-    windows = [Window(0, 0, 64, 64)] * 2
-    torch.testing.assert_close(exclusive(logits, windows), logits)
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+def test_masks_made_on_the_gpu_are_those_of_the_cpu():
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[4:12, 2:14] = True
+    logits = torch.from_numpy(logits_of(mask))[None]
+    window = Window(3, -4, 37, 37)
+    (on_cpu,), (on_gpu,) = (place(one, [window], FRAME) for one in (logits, logits.cuda()))
+    np.testing.assert_array_equal(decoded(on_gpu), decoded(on_cpu))

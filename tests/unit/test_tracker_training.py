@@ -8,6 +8,7 @@ import pytest
 import torch
 from sam2_streaming.architecture import CompactConfig, load, random_compact, random_official
 from sam2_streaming.engine import StreamingEngine, Target
+from sam2_streaming.prompts import Prompt as ServedPrompt
 
 from tests.unit.tiny_footage import write_footage
 from training.errors import InputError
@@ -70,7 +71,8 @@ def test_training_sees_what_serving_sees():
     engine = StreamingEngine(network, "cpu", torch.float32)
     memories = [None, None]
     for frame, expected in zip(images, outputs, strict=True):
-        targets = [Target(k, memories[k], None if memories[k] else boxes[k]) for k in range(2)]
+        shown = [None if memories[k] else ServedPrompt.box(boxes[k]) for k in range(2)]
+        targets = [Target(k, memories[k], shown[k]) for k in range(2)]
         estimates = engine.step(frame, targets, lambda logits: logits)
         memories = estimates.memories
         torch.testing.assert_close(estimates.logits, expected.best_logits, atol=1e-2, rtol=0)

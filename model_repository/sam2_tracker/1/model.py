@@ -1,7 +1,7 @@
 """Triton's door to the tracker: tensors and sequence flags in, tensors and error codes out."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import numpy as np
 import torch
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
-from sam2.modeling.sam2_base import SAM2Base
-from sam2_streaming.architecture import CompactConfig, load, random_compact
 from sam2_streaming.engine import StreamingEngine
+from sam2_streaming.parameters import Parameters
+from sam2_streaming.pictures import decode_jpeg
 from sam2_streaming.requests import InvalidRequestError, StepRequest, StepResult
 from sam2_streaming.tracker import SlotsExhaustedError, Tracker, UnknownSequenceError
 
@@ -20,77 +20,74 @@ START, END = 1, 2
 """Bits of `request.flags()`. Source: Triton, `TRITONSERVER_REQUEST_FLAG_SEQUENCE_*`."""
 
 _NO_OBJECTS = StepResult(
-    np.empty(0, np.int64), np.empty((0, 4), np.float32), np.empty(0, np.float32), []
+    np.empty(0, np.int64),
+    np.empty((0, 4), np.float32),
+    np.empty(0, np.float32),
+    [],
+    np.empty(0, np.bool_),
 )
+
+_ARRAYS = (
+    "prompt_object_ids",
+    "prompt_boxes",
+    "click_object_ids",
+    "clicks",
+    "forget_object_ids",
+)
+"""Inputs that a `StepRequest` takes as they are, under their own names."""
 
 
 class CancelledRequestError(Exception):
     """Nobody waits for the answer any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """The `parameters` of the model's configuration.
-
-    Attributes:
-        weights: Path relative to the model's directory, or `random` for a load test.
-        image_size: Input side for published weights; None for what the weights say.
-        mode: `window` or `frame`.
-        slots: Most live sequences of one instance.
-        ttl_s: Seconds after which an idle sequence is dropped.
-        dtype: Of matrix products: `float32`, `bfloat16`, or `auto` for bf16 on a CPU that
-            multiplies it in hardware.
-        threads: CPU threads of one instance.
-    """
-
-    weights: str
-    image_size: int | None
-    mode: Any
-    slots: int
-    ttl_s: float
-    dtype: torch.dtype
-    threads: int
-
-    @classmethod
-    def of(cls, config: dict[str, Any]) -> "Parameters":
-        """Read them from a model configuration; KeyError names what is missing."""
-        texts = {key: value["string_value"] for key, value in config["parameters"].items()}
-        return cls(
-            weights=texts["weights"],
-            image_size=int(texts["image_size"]) if "image_size" in texts else None,
-            mode={"window": "window", "frame": "frame"}[texts["mode"]],
-            slots=int(texts["slots"]),
-            ttl_s=float(texts["ttl_s"]),
-            dtype=_dtype(texts["dtype"]),
-            threads=int(texts["threads"]),
-        )
-
-    def network(self, model_directory: Path) -> SAM2Base:
-        """Build the network and load its weights."""
-        if self.weights == "random":
-            return random_compact(CompactConfig())
-        return load(model_directory / self.weights, self.image_size)
-
-
-def _dtype(name: str) -> torch.dtype:
-    if name == "auto":
-        name = "bfloat16" if "amx_bf16" in Path("/proc/cpuinfo").read_text() else "float32"
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
-
-
-class Gauge:
+class Meter:
     """One number on Triton's metrics page."""
 
-    def __init__(self, name: str, description: str, instance: str, value: float) -> None:
-        kind = pb_utils.MetricFamily.GAUGE
-        # Triton deletes the gauge with its family: keep it.
+    def __init__(self, kind: Any, name: str, description: str, instance: str) -> None:
+        # Triton deletes the number with its family: keep it.
         self._family = pb_utils.MetricFamily(name=name, description=description, kind=kind)
         self._metric = self._family.Metric(labels={"instance": instance})
-        self.show(value)
 
     def show(self, value: float) -> None:
-        """Set the number."""
+        """Set the number of a gauge."""
         self._metric.set(value)
+
+    def add(self, count: int) -> None:
+        """Let a counter grow."""
+        self._metric.increment(count)
+
+
+class Meters:
+    """What one instance tells of itself."""
+
+    def __init__(self, instance: str) -> None:
+        gauge, counter = pb_utils.MetricFamily.GAUGE, pb_utils.MetricFamily.COUNTER
+        self._active = Meter(gauge, "sam2_active_sequences", "Live sequences", instance)
+        self._slots = Meter(gauge, "sam2_sequence_slots", "Most live sequences", instance)
+        self._objects = Meter(gauge, "sam2_tracked_objects", "Objects of live sequences", instance)
+        self._bytes = Meter(gauge, "sam2_memory_bytes", "Remembered of all objects", instance)
+        frames = "frames of objects that were "
+        self._observed = Meter(
+            counter, "sam2_observed_object_frames", frames + "looked for", instance
+        )
+        self._predicted = Meter(
+            counter, "sam2_predicted_object_frames", frames + "predicted from motion", instance
+        )
+
+    def show(self, tracker: Tracker) -> None:
+        """Set the gauges."""
+        self._active.show(tracker.active_sequences)
+        self._slots.show(tracker.slots)
+        self._objects.show(tracker.tracked_objects)
+        self._bytes.show(tracker.nbytes)
+
+    def count(self, answers: Sequence[StepResult | Exception]) -> None:
+        """Let the counters grow by what was answered."""
+        results = [answer for answer in answers if isinstance(answer, StepResult)]
+        observed = sum(int(result.observed.sum()) for result in results)
+        self._observed.add(observed)
+        self._predicted.add(sum(len(result.observed) for result in results) - observed)
 
 
 class TritonPythonModel:
@@ -104,16 +101,20 @@ class TritonPythonModel:
         is_gpu = args["model_instance_kind"] == "GPU"
         device = f"cuda:{args['model_instance_device_id']}" if is_gpu else "cpu"
         network = parameters.network(Path(args["model_repository"]))
+        self._engine = StreamingEngine(
+            network, device, parameters.dtype, parameters.min_memory_score
+        )
         self._tracker = Tracker(
-            StreamingEngine(network, device, parameters.dtype),
+            self._engine,
             parameters.mode,
             parameters.slots,
             parameters.ttl_s,
             batches_sequences=is_gpu,
+            cover=parameters.context,
+            effort=parameters.effort,
         )
-        name = args["model_instance_name"]
-        self._active = Gauge("sam2_active_sequences", "Live sequences", name, 0)
-        self._slots = Gauge("sam2_sequence_slots", "Most live sequences", name, parameters.slots)
+        self._meters = Meters(args["model_instance_name"])
+        self._meters.show(self._tracker)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request by itself: one bad request never fails the others."""
@@ -121,10 +122,10 @@ class TritonPythonModel:
         steps = [one for one in opened if isinstance(one, StepRequest)]
         outcomes = iter(self._step(steps))
         answers = [next(outcomes) if isinstance(one, StepRequest) else one for one in opened]
-        for request in requests:
-            if request.flags() & END:
-                self._tracker.end(request.correlation_id())
-        self._active.show(self._tracker.active_sequences)
+        for request, answer in zip(requests, answers, strict=True):
+            self._close(request, answer)
+        self._meters.count(answers)
+        self._meters.show(self._tracker)
         return [_response(answer) for answer in answers]
 
     def _open(self, request: Any) -> StepRequest | StepResult | Exception:
@@ -134,9 +135,15 @@ class TritonPythonModel:
         try:
             if request.flags() & START:
                 self._tracker.start(request.correlation_id())
-            return _step_request(request)
+            return _step_request(request, self._engine.device)
         except (InvalidRequestError, SlotsExhaustedError) as error:
             return error
+
+    def _close(self, request: Any, answer: StepResult | Exception) -> None:
+        """End the sequence if asked to, or if its very START has failed: nobody would end it."""
+        has_failed = isinstance(answer, Exception)
+        if request.flags() & END or (request.flags() & START and has_failed):
+            self._tracker.end(request.correlation_id())
 
     def _step(self, steps: list[StepRequest]) -> list[StepResult | Exception]:
         try:
@@ -146,18 +153,22 @@ class TritonPythonModel:
             return [RuntimeError("the step failed; see the server's log")] * len(steps)
 
 
-def _step_request(request: Any) -> StepRequest | StepResult:
+def _step_request(request: Any, device: torch.device) -> StepRequest | StepResult:
     """Read a request; a bare END carries no frame and is answered without objects."""
-    frames = [_tensor(request, "frame"), _jpeg_frame(request)]
-    sent = [frame for frame in frames if frame is not None]
-    if not sent and request.flags() & END:
+    frame, encoded = _tensor(request, "frame"), _tensor(request, "frame_jpeg")
+    if frame is None and encoded is None and request.flags() & END:
         return _NO_OBJECTS
-    if len(sent) != 1:
+    if (frame is None) == (encoded is None):
         raise InvalidRequestError("frame: expected exactly one of frame and frame_jpeg")
-    names = ("prompt_object_ids", "prompt_boxes", "forget_object_ids")
-    tensors = {name: _tensor(request, name) for name in names}
-    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    return StepRequest(request.correlation_id(), sent[0], **given)
+    arrays = {name: _tensor(request, name) for name in _ARRAYS}
+    given: dict[str, Any] = {name: array for name, array in arrays.items() if array is not None}
+    masks, most = _tensor(request, "prompt_masks"), _tensor(request, "max_observed")
+    if masks is not None:
+        given["prompt_masks"] = tuple(masks.tolist())
+    if most is not None:
+        given["max_observed"] = int(most[0])
+    pixels = frame if encoded is None else decode_jpeg(encoded[0], device)
+    return StepRequest(request.correlation_id(), pixels, **given)
 
 
 def _tensor(request: Any, name: str) -> NDArray[Any] | None:
@@ -171,17 +182,6 @@ def _tensor(request: Any, name: str) -> NDArray[Any] | None:
     return batch.squeeze(0)
 
 
-def _jpeg_frame(request: Any) -> NDArray[np.uint8] | None:
-    encoded = _tensor(request, "frame_jpeg")
-    if encoded is None:
-        return None
-    data = np.frombuffer(encoded[0], np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    if picture is None:
-        raise InvalidRequestError("frame_jpeg: expected a JPEG picture")
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
-
-
 def _response(answer: StepResult | Exception) -> Any:
     if isinstance(answer, Exception):
         error = pb_utils.TritonError(str(answer), _code(answer))
@@ -192,6 +192,7 @@ def _response(answer: StepResult | Exception) -> Any:
         "boxes": answer.boxes,
         "scores": answer.scores,
         "masks": masks,
+        "observed": answer.observed,
     }
     return pb_utils.InferenceResponse(
         [

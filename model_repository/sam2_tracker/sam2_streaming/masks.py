@@ -1,118 +1,155 @@
-"""From the mask of one region to what a client reads: box and run lengths of the whole frame."""
+"""From mask logits of windows to masks in the frame; never a picture of the whole frame."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
+from torch import Tensor
+from torch.nn import functional
 
+from sam2_streaming import rle
 from sam2_streaming.windows import Window
 
 MIN_AREA_PX = 6
 """A smaller component is noise, not a person."""
 
+_Region = tuple[int, int, int, int]
+"""Pixels of the frame, xyxy, `max` exclusive."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class FrameMask:
-    """A mask in the whole frame.
+    """The pixels of one object, as large as its box.
 
     Attributes:
-        box: Tight xyxy in frame pixels, float32 `(4,)`, `max` exclusive; zeros if empty.
-        rle_counts: COCO compressed run lengths.
+        pixels: bool `(h, w)`; `(0, 0)` if the mask is empty.
+        x: Column of the frame at which they begin; may lie beyond the frame once moved.
+        y: Row of the frame at which they begin.
     """
 
-    box: NDArray[np.float32]
-    rle_counts: str
+    pixels: NDArray[np.bool_]
+    x: int = 0
+    y: int = 0
 
     @property
     def is_empty(self) -> bool:
         """Whether there is no pixel in the mask."""
-        return not self.box.any()
+        return not self.pixels.size
+
+    @property
+    def box(self) -> NDArray[np.float32]:
+        """Tight xyxy in frame pixels, float32 `(4,)`, `max` exclusive; zeros if empty."""
+        height, width = self.pixels.shape
+        return np.array([self.x, self.y, self.x + width, self.y + height], np.float32)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the pixels in bytes."""
+        return self.pixels.nbytes
+
+    def moved(self, dx: int, dy: int, frame_shape: tuple[int, int]) -> "FrameMask":
+        """Shift the mask by whole pixels; what then lies beyond the frame is cut off."""
+        x, y = self.x + dx, self.y + dy
+        inside = self.pixels[
+            max(-y, 0) : max(frame_shape[0] - y, 0), max(-x, 0) : max(frame_shape[1] - x, 0)
+        ]
+        return _tight(inside, max(x, 0), max(y, 0))
+
+    def rle_counts(self, frame_shape: tuple[int, int]) -> str:
+        """COCO compressed run lengths; the mask must lie in the frame."""
+        return rle.encode(self.pixels, self.x, self.y, frame_shape)
 
 
-def place(logits: NDArray[np.float32], window: Window, frame_shape: tuple[int, int]) -> FrameMask:
-    """Return the largest component of a mask in the whole frame.
+NO_MASK = FrameMask(np.zeros((0, 0), np.bool_))
 
-    Only pixels near the mask are ever touched.
+
+def place(
+    logits: Tensor, windows: Sequence[Window], frame_shape: tuple[int, int]
+) -> list[FrameMask]:
+    """Return the largest component of each mask in the frame.
+
+    Resizes where the logits are; what reaches the CPU are pixels near the masks.
 
     Args:
-        logits: Mask logits `(size, size)` of the window's cut, above 0 inside.
-        window: Where in the frame the cut was taken.
+        logits: Mask logits fp32 `(n, size, size)`, above 0 inside.
+        windows: Where in the frame each of them lies.
         frame_shape: Height and width of the frame in pixels.
     """
-    height, width = frame_shape
-    x0, y0, x1, y1 = _extent(logits, window, frame_shape)
-    if x1 <= x0 or y1 <= y0:
-        return _empty(frame_shape)
-    found = _largest_component(_resized(logits, window, (x0, y0, x1, y1)))
-    if found is None:
-        return _empty(frame_shape)
-    mask, x, y = found[0], found[1] + x0, found[2] + y0
-    box = np.array([x, y, x + mask.shape[1], y + mask.shape[0]], np.float32)
-    return FrameMask(box, _encode(_edges(mask, x, y, height), height, width))
+    regions = {
+        k: region
+        for k, extent in enumerate(_extents(logits > 0).tolist())
+        if (region := _region(extent, windows[k], logits.shape[-1], frame_shape))
+    }
+    masks = [NO_MASK] * len(windows)
+    resized = [_resized(logits[k], windows[k], region) for k, region in regions.items()]
+    for (k, region), pixels in zip(regions.items(), _to_cpu(resized), strict=True):
+        masks[k] = _largest_component(pixels, *region[:2])
+    return masks
 
 
-def _empty(frame_shape: tuple[int, int]) -> FrameMask:
-    return FrameMask(np.zeros(4, np.float32), _encode(np.empty(0, np.int64), *frame_shape))
+def _extents(inside: Tensor) -> Tensor:
+    """First and last column and row of masks `(n, size, size)` as `(n, 4)` xyxy, on the CPU."""
+    size = inside.shape[-1]
+    index = torch.arange(size, device=inside.device)
+    columns, rows = inside.any(1), inside.any(2)
+    first = [torch.where(line, index, size).amin(1) for line in (columns, rows)]
+    last = [torch.where(line, index, -1).amax(1) for line in (columns, rows)]
+    return torch.stack([*first, *last], 1).cpu()
 
 
-def _extent(
-    logits: NDArray[np.float32], window: Window, frame_shape: tuple[int, int]
-) -> tuple[int, int, int, int]:
-    """Frame pixels, xyxy, outside which the mask is certainly empty; empty itself if it is."""
-    inside = logits > 0
-    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    if not len(rows):
-        return 0, 0, 0, 0
-    step_x, step_y = window.width / len(logits), window.height / len(logits)
-    x0 = window.x0 + int((columns[0] - 1) * step_x)
-    y0 = window.y0 + int((rows[0] - 1) * step_y)
-    x1 = window.x0 + int(np.ceil((columns[-1] + 2) * step_x))
-    y1 = window.y0 + int(np.ceil((rows[-1] + 2) * step_y))
-    right = min(x1, window.x0 + window.width, frame_shape[1])
-    bottom = min(y1, window.y0 + window.height, frame_shape[0])
-    return max(x0, window.x0, 0), max(y0, window.y0, 0), right, bottom
+def _region(
+    extent: Sequence[int], window: Window, size: int, frame_shape: tuple[int, int]
+) -> _Region | None:
+    first_x, first_y, last_x, last_y = extent
+    step_x, step_y = window.width / size, window.height / size
+    x0 = max(window.x0 + int((first_x - 1) * step_x), window.x0, 0)
+    y0 = max(window.y0 + int((first_y - 1) * step_y), window.y0, 0)
+    x1 = window.x0 + min(int(np.ceil((last_x + 2) * step_x)), window.width)
+    y1 = window.y0 + min(int(np.ceil((last_y + 2) * step_y)), window.height)
+    x1, y1 = min(x1, frame_shape[1]), min(y1, frame_shape[0])
+    return (x0, y0, x1, y1) if last_x >= 0 and x1 > x0 and y1 > y0 else None
 
 
-def _resized(
-    logits: NDArray[np.float32], window: Window, region: tuple[int, int, int, int]
-) -> NDArray[np.bool_]:
-    """The mask in the pixels of a region of the frame, as if the whole window were resized."""
+def _resized(logits: Tensor, window: Window, region: _Region) -> Tensor:
+    """The mask in the pixels of a region, bool, as if its whole window were resized."""
     x0, y0, x1, y1 = region
-    scale_x, scale_y = len(logits) / window.width, len(logits) / window.height
-    shift_x = (x0 - window.x0 + 0.5) * scale_x - 0.5
-    shift_y = (y0 - window.y0 + 0.5) * scale_y - 0.5
-    mapping = np.array([[scale_x, 0, shift_x], [0, scale_y, shift_y]])
-    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    size, border = (x1 - x0, y1 - y0), cv2.BORDER_REPLICATE
-    return np.asarray(cv2.warpAffine(logits, mapping, size, flags=how, borderMode=border)) > 0
+    share_x, share_y = (x1 - x0) / window.width, (y1 - y0) / window.height
+    shift_x = 2 * (x0 - window.x0) / window.width + share_x - 1
+    shift_y = 2 * (y0 - window.y0) / window.height + share_y - 1
+    mapping = torch.tensor([[[share_x, 0, shift_x], [0, share_y, shift_y]]], device=logits.device)
+    grid = functional.affine_grid(mapping, [1, 1, y1 - y0, x1 - x0], align_corners=False)
+    found = functional.grid_sample(
+        logits[None, None], grid, padding_mode="border", align_corners=False
+    )
+    return found[0, 0] > 0
 
 
-def _largest_component(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int, int] | None:
-    """The largest 8-connected component, cut to its box, and the box's left and top edge."""
-    if not mask.any():
-        return None
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    x, y, width, height, area = (int(v) for v in stats[largest])
-    if area < MIN_AREA_PX:
-        return None
-    return labels[y : y + height, x : x + width] == largest, x, y
+def _to_cpu(pictures: Sequence[Tensor]) -> list[NDArray[np.bool_]]:
+    """Bring pictures of all sizes over in one transfer."""
+    if not pictures:
+        return []
+    flat = torch.cat([picture.flatten() for picture in pictures]).cpu().numpy()
+    parts = np.split(flat, np.cumsum([picture.numel() for picture in pictures])[:-1])
+    return [part.reshape(p.shape) for part, p in zip(parts, pictures, strict=True)]
 
 
-def _edges(mask: NDArray[np.bool_], x: int, y: int, frame_height: int) -> NDArray[np.int64]:
-    """Column-major frame indices at which the mask turns on, off, on, off and so on."""
-    columns = np.pad(mask, ((1, 1), (0, 0))).T.astype(np.int8)
-    column, row = np.nonzero(np.diff(columns, axis=1))
-    edges = (x + column) * frame_height + y + row
-    # A run down to the last row may go on in the first row of the next column.
-    touching = np.flatnonzero(edges[1:-1:2] == edges[2::2])
-    return np.delete(edges, np.concatenate([2 * touching + 1, 2 * touching + 2]))
+def _largest_component(pixels: NDArray[np.bool_], x0: int, y0: int) -> FrameMask:
+    """The largest 8-connected component of pixels that begin at `x0`, `y0`."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(pixels.astype(np.uint8))
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    if not len(areas) or areas.max() < MIN_AREA_PX:
+        return NO_MASK
+    largest = 1 + int(areas.argmax())
+    x, y, width, height, _ = (int(v) for v in stats[largest])
+    return FrameMask(labels[y : y + height, x : x + width] == largest, x0 + x, y0 + y)
 
 
-def _encode(edges: NDArray[np.int64], height: int, width: int) -> str:
-    """Compress run lengths without ever touching the pixels of the frame."""
-    counts = np.diff(np.concatenate([[0], edges, [height * width]]))
-    runs = {"size": [height, width], "counts": counts.tolist()}
-    return str(coco_mask.frPyObjects(runs, height, width)["counts"].decode())
+def _tight(pixels: NDArray[np.bool_], x: int, y: int) -> FrameMask:
+    rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
+    if not len(rows):
+        return NO_MASK
+    tight = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return FrameMask(tight, x + int(columns[0]), y + int(rows[0]))

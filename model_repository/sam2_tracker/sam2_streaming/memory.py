@@ -39,9 +39,9 @@ class ObjectMemory:
     pointers: tuple[Tensor, ...] = ()
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Objects of equal shape can attend to their memories in one batch."""
-        return len(self.maps), len(self.pointers)
+    def fill(self) -> MemoryLimits:
+        """How much is remembered beside the prompt."""
+        return MemoryLimits(len(self.maps), len(self.pointers))
 
     @property
     def nbytes(self) -> int:
@@ -62,18 +62,24 @@ class ObjectMemory:
 
 @dataclass(frozen=True, slots=True)
 class MemoryTokens:
-    """Input of memory attention for `n` objects: tokens and positions `(length, n, channels)`.
+    """Input of memory attention for `n` objects.
 
-    The last `pointer_tokens` of the tokens come from object pointers.
+    Attributes:
+        tokens: `(n, length, channels)`.
+        keys: The same with their positions added.
+        pointer_tokens: How many tokens at the end come from object pointers.
+        present: bool `(n, length)`, False where a memory is shorter than the room it was given;
+            None if none is, which spares attention the mask.
     """
 
     tokens: Tensor
-    positions: Tensor
+    keys: Tensor
     pointer_tokens: int
+    present: Tensor | None
 
 
 class MemoryReader:
-    """Turns memories of equal shape into the tokens that memory attention reads.
+    """Turns memories into the tokens that memory attention reads.
 
     Source: sam2 1.1.0, `SAM2Base._prepare_memory_conditioned_features`, with a batch of objects
     that differ in age where upstream takes one object at a time.
@@ -82,41 +88,78 @@ class MemoryReader:
     def __init__(self, network: SAM2Base) -> None:
         self._network = network
         self.limits = MemoryLimits(network.num_maskmem - 1, network.max_obj_ptrs_in_encoder - 1)
+        # A pointer is wider than a memory token and is split.
+        self._parts = network.hidden_dim // network.mem_dim
         grid = network.sam_image_embedding_size
-        blank = torch.zeros(1, network.mem_dim, grid, grid, device=network.device)
-        encoding = network.memory_encoder.position_encoding(blank)
-        self._map_positions = encoding.flatten(2).permute(2, 0, 1)
+        self._no_map = torch.zeros(
+            network.mem_dim, grid, grid, dtype=torch.bfloat16, device=network.device
+        )
+        self._no_pointer = torch.zeros(network.hidden_dim, device=network.device)
+        encoding = network.memory_encoder.position_encoding(self._no_map[None].float())
+        self._map_positions = encoding.flatten(2).transpose(1, 2)
 
-    def read(self, memories: Sequence[ObjectMemory]) -> MemoryTokens:
-        """Return the tokens of one or more memories, which must be of equal shape."""
-        maps, map_positions = self._maps(memories)
-        pointers, pointer_positions = self._pointers(memories)
+    def extended(
+        self, memory: ObjectMemory | None, new_map: Tensor, pointer: Tensor
+    ) -> ObjectMemory:
+        """Return the memory with one more frame; None begins one with its prompt."""
+        if memory is None:
+            return ObjectMemory(new_map, pointer)
+        return memory.after(new_map, pointer, self.limits)
+
+    def read(self, memories: Sequence[ObjectMemory], room: MemoryLimits) -> MemoryTokens:
+        """Return the tokens of one or more memories, each padded to the same room."""
+        maps, map_keys = self._maps(memories, room.maps)
+        pointers, pointer_keys = self._pointers(memories, room.pointers)
         return MemoryTokens(
-            torch.cat([maps, pointers]),
-            torch.cat([map_positions, pointer_positions]),
-            len(pointers),
+            torch.cat([maps, pointers], dim=1),
+            torch.cat([map_keys, pointer_keys], dim=1),
+            pointers.shape[1],
+            self._present(memories, room),
         )
 
-    def _maps(self, memories: Sequence[ObjectMemory]) -> tuple[Tensor, Tensor]:
-        stacked = torch.stack([torch.stack((m.prompt_map, *m.maps)) for m in memories]).float()
-        tokens = stacked.flatten(3).permute(1, 3, 0, 2).flatten(0, 1)
-        count = len(memories[0].maps)
+    def _maps(self, memories: Sequence[ObjectMemory], room: int) -> tuple[Tensor, Tensor]:
+        """Tokens and keys of the prompts' maps, of padding, and of the latest maps."""
+        rings = [(*[self._no_map] * (room - len(m.maps)), *m.maps) for m in memories]
+        stacked = torch.stack(
+            [torch.stack((m.prompt_map, *ring)) for m, ring in zip(memories, rings, strict=True)]
+        ).float()
+        tokens = stacked.flatten(3).transpose(2, 3).flatten(1, 2)
         # Row k - 1 of the table stands for k frames ago, its last row for the prompt.
-        ages = [self._network.num_maskmem - 1, *range(count - 1, -1, -1)]
+        ages = [self._network.num_maskmem - 1, *range(room - 1, -1, -1)]
         temporal = self._network.maskmem_tpos_enc[ages, 0]
-        positions = (self._map_positions[None] + temporal[:, None]).flatten(0, 1)
-        return tokens, positions.expand(-1, len(memories), -1)
+        return tokens, tokens + (self._map_positions + temporal).flatten(0, 1)
 
-    def _pointers(self, memories: Sequence[ObjectMemory]) -> tuple[Tensor, Tensor]:
+    def _pointers(self, memories: Sequence[ObjectMemory], room: int) -> tuple[Tensor, Tensor]:
+        """Tokens and keys of the prompts' pointers, of the latest ones backwards, of padding."""
         network = self._network
-        newest_first = [torch.stack((m.prompt_pointer, *m.pointers[::-1])) for m in memories]
-        recent = range(1, len(memories[0].pointers) + 1)
-        ages = torch.tensor([[m.age + 1, *recent] for m in memories], device=network.device)
-        encoded = get_1d_sine_pe(ages.T / self.limits.pointers, dim=network.hidden_dim)
+        rings = [
+            (*m.pointers[::-1], *[self._no_pointer] * (room - len(m.pointers))) for m in memories
+        ]
+        pointers = torch.stack(
+            [
+                torch.stack((m.prompt_pointer, *ring))
+                for m, ring in zip(memories, rings, strict=True)
+            ]
+        )
+        ages = torch.tensor([[m.age + 1, *range(1, room + 1)] for m in memories])
+        encoded = get_1d_sine_pe(ages.to(network.device) / self.limits.pointers, network.hidden_dim)
         positions = network.obj_ptr_tpos_proj(encoded)
-        # A pointer is wider than a memory token: split it.
-        parts = network.hidden_dim // network.mem_dim
-        pointers = torch.stack(newest_first, dim=1)
-        split = pointers.reshape(*pointers.shape[:2], parts, network.mem_dim)
-        tokens = split.transpose(1, 2).flatten(0, 1)
-        return tokens, positions.repeat_interleave(parts, dim=0)
+        tokens = pointers.reshape(len(memories), -1, network.mem_dim)
+        return tokens, tokens + positions.repeat_interleave(self._parts, dim=1)
+
+    def _present(self, memories: Sequence[ObjectMemory], room: MemoryLimits) -> Tensor | None:
+        if all(memory.fill == room for memory in memories):
+            return None
+        slots = torch.tensor(
+            [
+                [True]
+                + [k >= room.maps - len(m.maps) for k in range(room.maps)]
+                + [True]
+                + [k < len(m.pointers) for k in range(room.pointers)]
+                for m in memories
+            ]
+        )
+        lengths = [self._map_positions.shape[1]] * (1 + room.maps)
+        lengths += [self._parts] * (1 + room.pointers)
+        spread = torch.tensor(lengths).to(self._network.device)
+        return slots.to(self._network.device).repeat_interleave(spread, dim=1)

@@ -3,9 +3,12 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 MIN_FRAME_SIDE_PX = 16
+MAX_FRAME_SIDE_PX = 8192
 
 
 class InvalidRequestError(ValueError):
@@ -20,47 +23,63 @@ def _no_boxes() -> NDArray[np.float32]:
     return np.empty((0, 4), np.float32)
 
 
-@dataclass(frozen=True, slots=True)
+def _no_clicks() -> NDArray[np.float32]:
+    return np.empty((0, 3), np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class StepRequest:
-    """One frame of one sequence.
+    """One frame of one sequence. `sam2_streaming.shown` checks and reads what it shows.
 
     Attributes:
         sequence_id: Of a started sequence.
-        frame: RGB uint8 `(height, width, 3)`; every frame of a sequence has the same size.
+        frame: RGB uint8 `(height, width, 3)`, an array or a tensor on any device; every frame of a
+            sequence has the same size.
         prompt_object_ids: Objects to start, or to correct when tracked, int64 `(p,)`, 1 or more.
         prompt_boxes: xyxy in frame pixels, float32 `(p, 4)`; the part outside the frame is cut off.
         forget_object_ids: Objects to drop before this frame, int64 `(f,)`; unknown ones are
             ignored. A prompt for the same id starts it anew.
+        prompt_masks: COCO compressed run lengths of the whole frame, one per prompted object or
+            none at all. With a mask, the box only places the window; without one (empty) the box
+            shows the object.
+        click_object_ids: Object of each click, int64 `(c,)`: tracked, or prompted by a box.
+        clicks: x and y in frame pixels, then 1 on the object or 0 beside it, float32 `(c, 3)`.
+        max_observed: Most objects to look for in this frame, prompts included first; 0 for all,
+            None for what the tracker was made with.
     """
 
     sequence_id: int
-    frame: NDArray[np.uint8]
+    frame: NDArray[np.uint8] | Tensor
     prompt_object_ids: NDArray[np.int64] = field(default_factory=_no_ids)
     prompt_boxes: NDArray[np.float32] = field(default_factory=_no_boxes)
     forget_object_ids: NDArray[np.int64] = field(default_factory=_no_ids)
+    prompt_masks: tuple[bytes, ...] = ()
+    click_object_ids: NDArray[np.int64] = field(default_factory=_no_ids)
+    clicks: NDArray[np.float32] = field(default_factory=_no_clicks)
+    max_observed: int | None = None
 
-    def validated_prompts(self) -> dict[int, NDArray[np.float32]]:
-        """Return the prompted boxes, clipped to the frame, by object id.
+    def pixels(self) -> Tensor:
+        """Return the frame where it lies, uint8 `(height, width, 3)`.
 
         Raises:
-            InvalidRequestError: The frame, the ids or the boxes break a rule above.
+            InvalidRequestError: It is no picture, or too small or large for one.
         """
-        _check_frame(self.frame)
-        _check_ids(self.prompt_object_ids, self.prompt_boxes)
-        height, width = self.frame.shape[:2]
-        boxes = np.clip(self.prompt_boxes, 0, np.array([width, height] * 2, np.float32))
-        for object_id, given, box in zip(
-            self.prompt_object_ids, self.prompt_boxes, boxes, strict=True
+        frame = self.frame
+        if not isinstance(frame, Tensor):
+            # A tensor must not lie on memory that refuses to be written.
+            frame = torch.from_numpy(np.require(frame, requirements=("C", "W")))
+        is_picture = frame.dtype == torch.uint8 and frame.ndim == 3 and frame.shape[2] == 3
+        if not is_picture or not all(
+            MIN_FRAME_SIDE_PX <= side <= MAX_FRAME_SIDE_PX for side in frame.shape[:2]
         ):
-            if not (np.isfinite(given).all() and (box[2:] - box[:2] >= 1).all()):
-                raise InvalidRequestError(
-                    f"prompt_boxes: expected finite xyxy with at least 1x1 px inside the "
-                    f"{width}x{height} frame for object {object_id}, got {given.tolist()}"
-                )
-        return dict(zip(self.prompt_object_ids.tolist(), boxes, strict=True))
+            raise InvalidRequestError(
+                f"frame: expected uint8 (height, width, 3) of {MIN_FRAME_SIDE_PX} to "
+                f"{MAX_FRAME_SIDE_PX} px a side, got {frame.dtype} {tuple(frame.shape)}"
+            )
+        return frame
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class StepResult:
     """All tracked objects of a sequence after a frame, ids ascending.
 
@@ -68,32 +87,13 @@ class StepResult:
         object_ids: int64 `(n,)`.
         boxes: xyxy of each mask in frame pixels, float32 `(n, 4)`; zeros if it is empty.
         scores: float32 `(n,)`: probability that the object is in sight times predicted IoU of its
-            mask; 0 if the mask is empty.
+            mask; 0 if the mask is empty. Sinks from frame to frame while it is not looked for.
         masks: COCO compressed run lengths of the whole frame.
+        observed: bool `(n,)`: looked for in this frame, or predicted from its motion.
     """
 
     object_ids: NDArray[np.int64]
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     masks: list[str]
-
-
-def _check_frame(frame: NDArray[np.uint8]) -> None:
-    is_picture = frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3
-    if not is_picture or min(frame.shape[:2]) < MIN_FRAME_SIDE_PX:
-        raise InvalidRequestError(
-            f"frame: expected uint8 (height, width, 3) of at least {MIN_FRAME_SIDE_PX} px a side, "
-            f"got {frame.dtype} {frame.shape}"
-        )
-
-
-def _check_ids(ids: NDArray[np.int64], boxes: NDArray[np.float32]) -> None:
-    if ids.ndim != 1 or boxes.shape != (len(ids), 4):
-        raise InvalidRequestError(
-            f"prompt_boxes: expected one row of 4 per prompt_object_ids {ids.shape}, "
-            f"got {boxes.shape}"
-        )
-    if (ids < 1).any() or len(np.unique(ids)) < len(ids):
-        raise InvalidRequestError(
-            f"prompt_object_ids: expected unique ids of 1 or more, got {ids.tolist()}"
-        )
+    observed: NDArray[np.bool_]

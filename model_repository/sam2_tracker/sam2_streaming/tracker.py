@@ -2,17 +2,18 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sam2_streaming.effort import FULL_EFFORT, Effort
 from sam2_streaming.engine import StreamingEngine
 from sam2_streaming.requests import InvalidRequestError, StepRequest, StepResult
-from sam2_streaming.stream import Found, Mode, Plan, Stream, ViewSettings
-from sam2_streaming.windows import exclusive
+from sam2_streaming.stream import Found, Mode, Outcome, Plan, Stream, ViewSettings
+from sam2_streaming.windows import COVER, exclusive
 
 
 class SlotsExhaustedError(Exception):
@@ -46,6 +47,8 @@ class Tracker:
             GPU; results then depend on the other sequences, by rounding only. Without it they do
             not depend on them at all.
         max_objects: Most objects in a sequence.
+        cover: Side of a window in heights of its object.
+        effort: How many objects are looked at in a frame.
         clock: Monotonic seconds.
     """
 
@@ -57,11 +60,15 @@ class Tracker:
         ttl_s: float,
         batches_sequences: bool = False,
         max_objects: int = 64,
+        cover: float = COVER,
+        effort: Effort = FULL_EFFORT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.slots = slots
         self._engine = engine
-        self._settings = ViewSettings(mode, engine.image_size, max_objects)
+        self._settings = ViewSettings(
+            mode, engine.image_size, engine.device, max_objects, cover, effort
+        )
         self._ttl_s = ttl_s
         self._batches_sequences = batches_sequences
         self._clock = clock
@@ -74,8 +81,13 @@ class Tracker:
         return len(self._live)
 
     @property
+    def tracked_objects(self) -> int:
+        """Number of objects in all live sequences."""
+        return sum(slot.stream.object_count for slot in self._live.values())
+
+    @property
     def nbytes(self) -> int:
-        """Size of all object memories in bytes."""
+        """Size of what is remembered of all objects, in bytes."""
         return sum(slot.stream.nbytes for slot in self._live.values())
 
     def start(self, sequence_id: int) -> None:
@@ -110,7 +122,9 @@ class Tracker:
         planned = [self._plan(request) for request in requests]
         ready = [plan for plan in planned if not isinstance(plan, Exception)]
         groups = [ready] if self._batches_sequences else [[one] for one in ready]
-        results = iter([result for group in groups for result in self._run(group)])
+        # Nothing is committed before all have succeeded: a failure leaves every sequence as it was.
+        concluded = [step for group in groups for step in self._conclude(group)]
+        results = iter([stream.commit(outcome) for stream, outcome in concluded])
         return [plan if isinstance(plan, Exception) else next(results) for plan in planned]
 
     def _drop_idle(self) -> None:
@@ -129,26 +143,25 @@ class Tracker:
         except InvalidRequestError as error:
             return error
 
-    def _run(self, group: Sequence[tuple[Stream, Plan]]) -> list[StepResult]:
-        """Step the objects of all plans in one batch; commit only once it has succeeded."""
+    def _conclude(self, group: Sequence[tuple[Stream, Plan]]) -> list[tuple[Stream, Outcome]]:
+        """Look for the objects of all plans in one batch."""
         found = self._find([plan for _, plan in group])
         return [
-            stream.commit(plan, outcome)
-            for (stream, plan), outcome in zip(group, found, strict=True)
+            (stream, stream.conclude(plan, of_one))
+            for (stream, plan), of_one in zip(group, found, strict=True)
         ]
 
     def _find(self, plans: Sequence[Plan]) -> list[Found]:
         parts = _parts([len(plan.sought) for plan in plans])
         images = _parts([len(plan.images) for plan in plans])
         targets = [
-            replace(one.target, image=one.target.image + part.start)
+            target
             for plan, part in zip(plans, images, strict=True)
-            for one in plan.sought
+            for target in plan.targets(part.start)
         ]
         if not targets:
             size = self._settings.image_size
-            nothing = Found(np.empty((0, size, size), np.float32), np.empty(0, np.float32), [])
-            return [nothing] * len(plans)
+            return [Found(torch.empty(0, size, size), np.empty(0, np.float32), [])] * len(plans)
 
         def resolve(logits: Tensor) -> Tensor:
             return torch.cat(
@@ -159,10 +172,12 @@ class Tracker:
                 ]
             )
 
-        pictures = np.concatenate([plan.images for plan in plans])
+        pictures = torch.cat([plan.images for plan in plans])
         estimates = self._engine.step(pictures, targets, resolve)
-        logits, scores = estimates.logits.cpu().numpy(), estimates.scores.cpu().numpy()
-        return [Found(logits[part], scores[part], estimates.memories[part]) for part in parts]
+        scores = estimates.scores.cpu().numpy()
+        return [
+            Found(estimates.logits[part], scores[part], estimates.memories[part]) for part in parts
+        ]
 
 
 def _parts(lengths: Sequence[int]) -> list[slice]:
