@@ -97,6 +97,19 @@ def test_padding_shows_the_network_few_shapes():
     assert len(seen["attention, memory"]) > 8
 
 
+def test_large_batches_are_worked_off_in_parts_without_changing_a_mask(monkeypatch):
+    whole, _ = life(engine(), BIRTHS, 5)
+    tokens = (SIZE // 16) ** 2
+    monkeypatch.setattr("sam2_streaming.engine._TOKENS_IN_BATCH", {"cpu": 2 * tokens})
+    in_parts = StreamingEngine(network(), "cpu", torch.float32)
+    seen = shapes_seen(in_parts)
+    masks, _ = life(in_parts, BIRTHS, 5)
+    for part in ("attention, features", "decoder"):
+        assert max(shape[0][0] for shape in seen[part]) == 2
+    for expected, found in zip(whole, masks, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
 def test_padding_changes_results_by_rounding_only():
     exact, memories = life(engine(pads=False), BIRTHS, 9)
     padded, padded_memories = life(engine(pads=True), BIRTHS, 9)

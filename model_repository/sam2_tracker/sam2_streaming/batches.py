@@ -1,4 +1,7 @@
-"""Few sizes of batches, so that compiled and captured networks see few shapes."""
+"""Batches of few sizes, so that compiled and captured networks see few shapes, and of bounded ones.
+
+A batch whose intermediate results leave the caches costs more on a CPU than its objects one by one.
+"""
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
@@ -18,9 +21,13 @@ def filled(rows: list[int]) -> list[int]:
     return rows + rows[-1:] * (size - count)
 
 
-def grouped(kinds: Mapping[int, Hashable]) -> list[list[int]]:
-    """Rows of equal kind together, in the order of the first of each kind."""
+def grouped(kinds: Mapping[int, Hashable], most: int) -> list[list[int]]:
+    """Rows of equal kind together, at most so many, in the order of the first of each kind."""
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for row, kind in kinds.items():
         groups[kind].append(row)
-    return list(groups.values())
+    return [
+        group[first : first + most]
+        for group in groups.values()
+        for first in range(0, len(group), most)
+    ]

@@ -14,6 +14,10 @@ from sam2_streaming.encoder import Images, PictureEncoder
 from sam2_streaming.memory import MemoryLimits, MemoryReader, ObjectMemory
 from sam2_streaming.prompts import Prompt
 
+_TOKENS_IN_BATCH = {"cpu": 4096, "cuda": 1 << 18}
+"""Most tokens of the coarse feature maps of a batch: on a CPU what its caches bear, elsewhere what
+keeps 64 objects in 1024 px pictures in one batch."""
+
 Resolve = Callable[[Tensor], Tensor]
 """Corrects mask logits `(n, size, size)` of all targets before they are remembered."""
 
@@ -95,6 +99,8 @@ class StreamingEngine:
         self._decoder = Decoder(self._network)
         self._dtype = dtype
         self._min_memory_score = min_memory_score
+        tokens = network.sam_image_embedding_size**2
+        self._most = max(1, _TOKENS_IN_BATCH[self.device.type] // tokens)
 
     @torch.inference_mode()
     def step(self, images: Images, targets: Sequence[Target], resolve: Resolve) -> Estimates:
@@ -121,7 +127,7 @@ class StreamingEngine:
         conditioned[starts] += self._network.no_mem_embed.view(1, -1, 1, 1)
         followed = {k: t.memory for k, t in enumerate(targets) if t.memory and not t.is_traced}
         rooms = {k: self._room(memory) for k, memory in followed.items()}
-        for rows in grouped(rooms):
+        for rows in grouped(rooms, self._most):
             batch = self._batch(rows)
             memory = self._reader.read([followed[k] for k in batch], rooms[rows[0]])
             tokens = coarse[batch].flatten(2).transpose(1, 2)
@@ -140,10 +146,11 @@ class StreamingEngine:
 
         decoded = self._decoder.blank(len(targets))
         followed = [k for k, t in enumerate(targets) if t.memory and not t.is_traced]
-        if followed:
-            decoded.write(followed, self._decoder.follow(sight(self._batch(followed))))
+        for rows in grouped(dict.fromkeys(followed), self._most):
+            decoded.write(rows, self._decoder.follow(sight(self._batch(rows))))
         prompts = {k: t.prompt for k, t in enumerate(targets) if t.prompt}
-        for rows in grouped({k: (targets[k].memory is None, p.kind) for k, p in prompts.items()}):
+        kinds = {k: (targets[k].memory is None, p.kind) for k, p in prompts.items()}
+        for rows in grouped(kinds, self._most):
             batch = self._batch(rows)
             given = [prompts[k] for k in batch]
             if targets[rows[0]].is_traced:
@@ -159,10 +166,10 @@ class StreamingEngine:
         self, coarse: Tensor, targets: Sequence[Target], decoded: Decoded, logits: Tensor
     ) -> list[ObjectMemory]:
         memories = {k: t.memory for k, t in enumerate(targets) if t.memory}
-        rows = self._memorable(targets, decoded, logits)
-        if rows:
+        memorable = self._memorable(targets, decoded, logits)
+        masks = self._masks_to_remember(targets, logits)
+        for rows in grouped(dict.fromkeys(memorable), self._most):
             batch = self._batch(rows)
-            masks = self._masks_to_remember(targets, logits)
             maps = self._encode_masks(coarse[batch], masks[batch], decoded.presence[batch])
             # Copies, or each memory would keep those of the whole batch.
             for k, new_map in zip(rows, maps, strict=False):
