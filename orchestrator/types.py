@@ -129,6 +129,29 @@ class LostFrame:
 
 
 @dataclass(frozen=True, slots=True)
+class Shift:
+    """How the scene moved in the picture from one frame to the next.
+
+    Attributes:
+        affine: float32 `(2, 3)`, from pixels of the frame before to pixels of this one.
+    """
+
+    affine: NDArray[np.float32]
+
+    def moved(self, xyxy: Boxes) -> Boxes:
+        """Return boxes of the frame before, `(..., 4)`, as they lie in this one if they rested."""
+        centre, half = (xyxy[..., :2] + xyxy[..., 2:]) / 2, (xyxy[..., 2:] - xyxy[..., :2]) / 2
+        centre = centre @ self.affine[:, :2].T + self.affine[:, 2]
+        half = half * self.zoom
+        return np.asarray(np.concatenate((centre - half, centre + half), axis=-1), np.float32)
+
+    @property
+    def zoom(self) -> float:
+        """How much larger things are than in the frame before."""
+        return float(np.sqrt(max(np.linalg.det(self.affine[:, :2]), 1e-6)))
+
+
+@dataclass(frozen=True, slots=True)
 class Detections:
     """People and ball candidates of one frame.
 
@@ -196,6 +219,7 @@ class Track:
         confidence: Belief that this is a person and still the same one, in `[0, 1]`.
         label: Detector label of the matched detection, None while coasting.
         is_new: Whether the track was born in this frame.
+        is_cut_off: Whether the box lies at the picture's edge, which may hide a part.
     """
 
     object_id: int
@@ -205,6 +229,7 @@ class Track:
     label: str | None
     mask: Mask | None
     is_new: bool
+    is_cut_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +241,14 @@ class Tracks:
         ended: Objects that were given up in this frame.
         is_degraded: Whether the frame had to do without masks.
         is_cut: Whether the camera cut here, so that earlier places mean nothing.
+        shift: How the scene moved in the picture since the last frame.
     """
 
     seen: tuple[Track, ...]
     ended: tuple[int, ...] = ()
     is_degraded: bool = False
     is_cut: bool = False
+    shift: Shift = Shift(np.eye(2, 3, dtype=np.float32))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ _LABEL_ROLES = {
     "referee": Role.REFEREE,
 }
 _LEAST_VISIBLE = 0.5
+_HEIGHT_DECAY = 0.99
 _NO_TEAM = TeamBelief(None, 0.0)
 _NOBODY = Identity()
 
@@ -28,6 +29,8 @@ class Person:
     object_id: int
     first_frame: int
     xyxy: Boxes
+    height: float = 1.0
+    """Body height in pixels; a box at the picture's edge may show less."""
     last_frame: int = -1
     last_count: int = -1
     """Number of the last frame in which the person was reported."""
@@ -53,6 +56,7 @@ class Person:
         """Take note of the person's place and detector label in a frame."""
         self.object_id, self.is_lost = track.object_id, False
         self.xyxy = track.xyxy
+        self.height = max(float(track.xyxy[3] - track.xyxy[1]), _HEIGHT_DECAY * self.height)
         self.last_frame, self.last_count = frame_index, frame_count
         self.frame_count += 1
         role = _LABEL_ROLES.get(track.label or "")
@@ -85,7 +89,7 @@ class Person:
         self.number_count += other.number_count
         self.role_votes += other.role_votes
         self.frame_count += other.frame_count
-        self.xyxy, self.object_id = other.xyxy, other.object_id
+        self.xyxy, self.height, self.object_id = other.xyxy, other.height, other.object_id
         self.last_frame, self.last_count = other.last_frame, other.last_count
         self.is_lost, self.team = False, other.team
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from orchestrator.settings import IdentifySettings, NumberSettings
 from orchestrator.stages.evidence import Person
 from orchestrator.stages.identify import Embedding
+from orchestrator.stages.returning import returned
 from orchestrator.stages.teams import TeamClusters
 from orchestrator.types import (
     FrameHeader,
@@ -25,10 +26,6 @@ from orchestrator.types import (
 
 _SIDED_ROLES = {Role.PLAYER, None}
 """Roles whose kit names the side; a goalkeeper's or referee's does not."""
-_RETURN_REACH = 1.5
-"""How far a lost person may be from where it was lost, in body heights at once ..."""
-_RETURN_SPEED = 4.0
-"""... and more per second since."""
 _RETURN_S = 2.0
 """After a longer absence looks and place prove nothing: a side dresses alike. The number does."""
 _KEEPER_EMBEDDINGS = 5
@@ -87,8 +84,9 @@ class Ledger:
         for object_id in tracks.ended:
             if object_id in self._by_object:
                 self._by_object.pop(object_id).is_lost = True
+        back = self._returned(tracks, frame_count, observations)
         for track in tracks.seen:
-            self._enter(track, header.frame_index, frame_count, observations)
+            self._enter(track, header.frame_index, frame_count, observations, back)
         if frame_count % self._fit_every == 0:
             self._fit_teams()
         updates = self._revise(tracks, header.frame_index, frame_count)
@@ -106,12 +104,15 @@ class Ledger:
         return tuple(self._people[key] for key in sorted(self._people))
 
     def _enter(
-        self, track: Track, frame_index: int, frame_count: int, observations: Observations
+        self,
+        track: Track,
+        frame_index: int,
+        frame_count: int,
+        observations: Observations,
+        back: dict[int, Person],
     ) -> None:
         embedding = observations.embeddings.get(track.object_id)
-        person = self._by_object.get(track.object_id)
-        if person is None:
-            person = self._returned(track, frame_count, embedding)
+        person = self._by_object.get(track.object_id) or back.get(track.object_id)
         if person is None:
             person = Person(self._next_track_id, track.object_id, frame_index, track.xyxy)
             self._people[person.track_id] = person
@@ -124,27 +125,21 @@ class Ledger:
             person.read(observations.readings[track.object_id])
 
     def _returned(
-        self, track: Track, frame_count: int, embedding: Embedding | None
-    ) -> Person | None:
-        """Find the lost person that a new object is: alike, and not too far from where it was."""
-        if embedding is None:
-            return None
-        best, best_score = None, self._identify.reidentify_similarity
-        for person in self._lost(frame_count):
-            known = person.embedding
-            if known is None:
-                continue
-            away_s = (frame_count - person.last_count) / self._frame_rate
-            if away_s > _RETURN_S or person.last_count < self._cut_count:
-                continue
-            height = max(float(person.xyxy[3] - person.xyxy[1]), 1.0)
-            distance = float(np.linalg.norm(_centre(track.xyxy) - _centre(person.xyxy))) / height
-            reach = _RETURN_REACH + _RETURN_SPEED * away_s
-            if distance <= reach:
-                score = float(known @ embedding)
-                if score > best_score:
-                    best, best_score = person, score
-        return best
+        self, tracks: Tracks, frame_count: int, observations: Observations
+    ) -> dict[int, Person]:
+        """Carry everybody along with the camera, and find who of the lost is back."""
+        away = [
+            (person, (frame_count - person.last_count) / self._frame_rate)
+            for person in self._people.values()
+            if person.last_count >= self._cut_count
+        ]
+        recently = [(person, away_s) for person, away_s in away if away_s <= _RETURN_S]
+        for person, _ in recently:
+            person.xyxy = tracks.shift.moved(person.xyxy)
+        recently = [one for one in recently if one[0].is_lost]
+        newcomers = [track for track in tracks.seen if track.object_id not in self._by_object]
+        least = self._identify.reidentify_similarity
+        return returned(newcomers, observations.embeddings, recently, least)
 
     def _lost(self, frame_count: int) -> list[Person]:
         longest = self._identify.reidentify_s * self._frame_rate
@@ -290,7 +285,3 @@ def _player_id(sheet: TeamSheet, number: int | None) -> str:
         if entry.jersey_number == number:
             return entry.player_id
     return ""
-
-
-def _centre(xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
-    return (xyxy[:2] + xyxy[2:]) / 2

@@ -5,12 +5,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.types import Boxes, Mask
+from orchestrator.stages.segmenting import Segment
+from orchestrator.types import Boxes, Mask, Shift
 
-VELOCITY_BLEND = 0.5
-"""Weight of the newest motion in the steady one."""
+_VELOCITY_BLEND = 0.25
+"""Weight of the newest motion in the steady one, once there is a steady one."""
+_LARGEST_SURPRISE = 0.15
+"""Most that a person departs from the expected place in a frame, in body heights; what goes beyond
+is a box that two people share, or that lacks a part."""
+_COASTING_DECAY = 0.9
 _SHIRT_BLEND = 0.1
 _SENIOR_HITS = 25
+SUPPORT_SCORE = 0.5
+"""Least SAM2 score for a mask alone to vouch for a person."""
 
 
 @dataclass(slots=True)
@@ -22,7 +29,7 @@ class Tracklet:
     label: str
     confidence: float
     velocity: NDArray[np.float32] = field(default_factory=lambda: np.zeros(2, np.float32))
-    """Motion in the picture, the camera's steady motion included, in pixels per frame."""
+    """The object's own motion, the camera's apart, in pixels per frame."""
     hits: int = 0
     """Frames with a detection."""
     misses: int = 0
@@ -30,31 +37,56 @@ class Tracklet:
     support: float = 0.0
     """SAM2's score in this frame, 0 without a mask."""
     mask: Mask | None = None
-    needs_prompt: bool = True
-    """SAM2 does not know the object, or has lost it."""
+    is_astray: bool = False
+    """The mask has left the person: SAM2 must be told anew."""
+    is_shared: bool = False
+    """A detection shows the person together with another."""
     shirt: NDArray[np.float32] | None = None
     """Colour of the shirt, `(3,)`, steady over the last second."""
     prompted_frames_ago: int = 0
     covered: int = 0
-    """Frames in a row in which a senior track lay on the same place."""
+    """Frames in which a senior track lay on the same place, without a break."""
 
     @property
     def seniority(self) -> float:
         """How well founded the track is, 0 to 1."""
         return min(self.hits, _SENIOR_HITS) / _SENIOR_HITS
 
+    @property
+    def height(self) -> float:
+        """Height of the box in pixels."""
+        return float(self.xyxy[3] - self.xyxy[1])
+
     def wear(self, shirt: NDArray[np.float32]) -> None:
         """Take note of the colour of the shirt."""
         before = shirt if self.shirt is None else self.shirt
         self.shirt = before + _SHIRT_BLEND * (shirt - before)
 
-    def predicted(self, jerk: NDArray[np.float32]) -> Boxes:
-        """Return where the object is expected next, given a jerk of the camera in pixels."""
-        return self.xyxy + np.tile(self.velocity + jerk, 2)
+    def advance(self, shift: Shift) -> None:
+        """Go to where the object is expected in the next frame: by the camera, and by itself."""
+        self.xyxy = shift.moved(self.xyxy) + np.tile(self.velocity, 2)
 
-    def move(self, xyxy: Boxes) -> None:
-        """Take note of where the object is now, and of how it moves."""
-        centre, before = (xyxy[:2] + xyxy[2:]) / 2, (self.xyxy[:2] + self.xyxy[2:]) / 2
-        measured = centre - before
-        self.velocity += VELOCITY_BLEND * (measured - self.velocity)
+    def confirm(self, xyxy: Boxes, label: str, confidence: float) -> None:
+        """Take note of a detection of the object."""
+        self._move(xyxy)
+        self.hits += 1
+        self.misses = 0
+        self.label, self.confidence = label, confidence
+
+    def coast(self, segment: Segment | None) -> None:
+        """Go on without a detection: by a mask that can be believed, else ever slower."""
+        self.misses += 1
+        if segment is not None and self.support >= SUPPORT_SCORE:
+            self._move(segment.xyxy.copy())
+            self.confidence = self.support
+        else:
+            self.velocity *= _COASTING_DECAY
+
+    def _move(self, xyxy: Boxes) -> None:
+        """Take note of where the object is after all, and of how it moves."""
+        measured, expected = (xyxy[:2] + xyxy[2:]) / 2, (self.xyxy[:2] + self.xyxy[2:]) / 2
+        most = _LARGEST_SURPRISE * self.height
+        surprise = np.clip(measured - expected, -most, most)
+        if self.hits:
+            self.velocity += max(_VELOCITY_BLEND, 1 / (1 + self.hits)) * surprise
         self.xyxy = xyxy

@@ -13,6 +13,7 @@ from orchestrator.types import (
     NumberReading,
     Role,
     RosterEntry,
+    Shift,
     StreamConfig,
     Team,
     TeamSheet,
@@ -24,9 +25,19 @@ from orchestrator.types import (
 KIT = np.eye(6, dtype=np.float32)
 
 
-def track(object_id: int, x: float = 0.0, label: str | None = "person", is_new: bool = False):
+def track(
+    object_id: int,
+    x: float = 0.0,
+    label: str | None = "person",
+    is_new: bool = False,
+    is_cut_off: bool = False,
+):
     box = np.array([x, 10, x + 20, 60], np.float32)
-    return Track(object_id, box, 0.9, TrackState.CONFIRMED, label, None, is_new)
+    return Track(object_id, box, 0.9, TrackState.CONFIRMED, label, None, is_new, is_cut_off)
+
+
+def pan(dx: float) -> Shift:
+    return Shift(np.array([[1, 0, dx], [0, 1, 0]], np.float32))
 
 
 def reading(number: int, sure: float = 0.95, visible: float = 0.9, role: int = 0):
@@ -35,6 +46,9 @@ def reading(number: int, sure: float = 0.95, visible: float = 0.9, role: int = 0
     roles = np.full(4, 0.02, np.float32)
     roles[role] = 0.94
     return NumberReading(visible, numbers, roles)
+
+
+_AT_REST = pan(0)
 
 
 class Match:
@@ -48,11 +62,13 @@ class Match:
         )
         self.count = 0
 
-    def frame(self, *tracks, ended=(), embeddings=None, readings=None, is_cut=False):
+    def frame(
+        self, *tracks, ended=(), embeddings=None, readings=None, is_cut=False, shift=_AT_REST
+    ):
         players, updates = self.ledger.record(
             FrameHeader(self.count),
             self.count,
-            Tracks(tuple(tracks), tuple(ended), is_cut=is_cut),
+            Tracks(tuple(tracks), tuple(ended), is_cut=is_cut, shift=shift),
             Observations(embeddings or {}, readings or {}),
         )
         self.count += 1
@@ -162,6 +178,44 @@ def test_somebody_else_or_too_far_away_gets_a_new_id(x, kit):
     match.frame(ended=(1,))
     players, _ = match.frame(track(2, x, is_new=True), embeddings={2: KIT[kit]})
     assert list(players) == [2]
+
+
+def test_the_lost_are_looked_for_where_the_camera_has_left_them():
+    match = Match()
+    match.frame(track(1, 10), track(2, 300), embeddings={1: KIT[0], 2: KIT[0]})
+    match.frame(ended=(1, 2), shift=pan(-150))
+    match.frame(shift=pan(-140))
+    seen, _ = match.frame(track(3, 12), embeddings={3: KIT[0]})
+    assert list(seen) == [2]
+
+
+def test_who_comes_back_at_the_edge_is_known_by_place_rather_than_by_half_a_shirt():
+    match = Match()
+    match.frame(track(1, 0), track(2, 80), embeddings={1: KIT[0], 2: KIT[1]})
+    match.frame(ended=(1, 2))
+    seen, _ = match.frame(track(3, 4, is_cut_off=True), embeddings={3: KIT[1]})
+    assert list(seen) == [1]
+
+
+def test_two_who_come_back_together_are_told_apart_by_place():
+    match = Match()
+    match.frame(track(1, 0), track(2, 30), embeddings={1: KIT[0], 2: KIT[0]})
+    match.frame(ended=(1, 2))
+    returned = track(3, 28), track(4, 8)
+    seen, _ = match.frame(*returned, embeddings={3: KIT[0], 4: KIT[0]})
+    assert {i: match.ledger._people[i].object_id for i in seen} == {1: 4, 2: 3}
+
+
+def test_half_a_body_at_the_edge_does_not_shorten_a_reach():
+    match = Match()
+    match.frame(track(1, 0), embeddings={1: KIT[0]})
+    sliver = Track(
+        1, np.array([0, 56, 20, 60], np.float32), 0.9, TrackState.CONFIRMED, "person", None, False
+    )
+    match.frame(sliver)
+    match.frame(ended=(1,))
+    seen, _ = match.frame(track(2, 10), embeddings={2: KIT[0]})
+    assert list(seen) == [1]
 
 
 def test_a_person_in_sight_is_never_taken_for_a_returned_one():

@@ -16,6 +16,10 @@ def frame(index: int = 0) -> Frame:
     return Frame(FrameHeader(index), np.zeros((100, 200, 3), np.uint8))
 
 
+def lit_frame(index: int) -> Frame:
+    return Frame(FrameHeader(index), np.full((100, 200, 3), index, np.uint8))
+
+
 def people(*boxes: tuple[float, ...], confidence: float = 0.9) -> Detections:
     n = len(boxes)
     return Detections(
@@ -136,6 +140,7 @@ async def test_without_mask_and_detection_a_person_is_not_reported_and_ends_in_t
         assert tracks.seen == ()
         ended.append(tracks.ended)
     assert ended == [()] * 5 + [(1,), ()]
+    await subject.track(frame(10), people(LEFT))
     assert triton.seen("sam2_tracker")[-1][0]["forget_object_ids"].tolist() == [[1]]
 
 
@@ -151,21 +156,51 @@ async def test_whoever_leaves_the_picture_ends():
     assert ended == [1]
 
 
-async def test_a_lost_sequence_is_started_anew_and_ids_go_on():
+async def test_a_lost_sequence_is_rebuilt_from_the_last_masks_and_ids_go_on():
     triton = ScriptedTriton(
         faults={"sam2_tracker": [None, SequenceLostError("sam2_tracker", "gone"), None]}
     )
     subject = tracker(triton)
-    await subject.track(frame(), people(LEFT, RIGHT))
-    lost = await subject.track(frame(1), people(LEFT, RIGHT))
-    back = await subject.track(frame(2), people(LEFT, RIGHT))
-    assert lost.is_degraded
+    await subject.track(lit_frame(0), people(LEFT, RIGHT))
+    back = await subject.track(lit_frame(1), people(LEFT, RIGHT))
     assert not back.is_degraded
-    assert [t.object_id for t in back.seen] == [1, 2]
-    inputs, step = triton.seen("sam2_tracker")[-1]
-    assert step.is_start
-    assert step.sequence_id != triton.seen("sam2_tracker")[0][1].sequence_id
-    assert inputs["prompt_object_ids"].tolist() == [[1, 2]]
+    assert [(t.object_id, t.mask is not None) for t in back.seen] == [(1, True), (2, True)]
+    _, _, (replay, start), (now, step) = triton.seen("sam2_tracker")
+    assert start.is_start
+    assert (replay["frame"] == 0).all()
+    assert replay["prompt_object_ids"].tolist() == [[1, 2]]
+    assert replay["prompt_masks"].tolist() == [[b"RLE", b"RLE"]]
+    assert not step.is_start
+    assert (now["frame"] == 1).all()
+    assert "prompt_object_ids" not in now
+    assert step.sequence_id == start.sequence_id != triton.seen("sam2_tracker")[0][1].sequence_id
+
+
+async def test_a_sequence_lost_in_an_outage_is_rebuilt_when_it_is_over():
+    down = ModelUnavailableError("sam2_tracker", "down")
+    triton = ScriptedTriton(faults={"sam2_tracker": [None, down]})
+    subject = tracker(triton)
+    outage = [
+        (await subject.track(lit_frame(i), people(LEFT, RIGHT))).is_degraded for i in range(3)
+    ]
+    assert outage == [False, True, False]
+    (replay, start), (now, _) = triton.seen("sam2_tracker")[2:]
+    assert start.is_start
+    assert (replay["frame"] == 0).all()
+    assert (now["frame"] == 2).all()
+
+
+async def test_after_a_long_outage_everybody_is_prompted_where_they_are_detected():
+    down = ModelUnavailableError("sam2_tracker", "down")
+    triton = ScriptedTriton(faults={"sam2_tracker": [None, down, down, down]})
+    subject = tracker(triton)
+    for index in range(5):
+        tracks = await subject.track(lit_frame(index), people(LEFT, RIGHT))
+    assert [t.object_id for t in tracks.seen] == [1, 2]
+    now, start = triton.seen("sam2_tracker")[-1]
+    assert start.is_start
+    assert now["prompt_object_ids"].tolist() == [[1, 2]]
+    assert now["prompt_boxes"].tolist() == [[list(LEFT), list(RIGHT)]]
 
 
 async def test_without_sam2_tracks_live_on_detections():
@@ -201,13 +236,56 @@ async def test_two_tracks_on_one_person_become_one():
     for index in range(3):
         await subject.track(frame(index), people(LEFT, (60, 10, 80, 60)))
     ended = []
-    for index in range(3, 12):
+    for index in range(3, 14):
         tracks = await subject.track(frame(index), people(LEFT))
         ended += tracks.ended
         # the two do not take turns at the one detection
-        assert tracks.seen[0].object_id == 1
-        assert tracks.seen[0].state is TrackState.CONFIRMED
+        assert [(t.object_id, t.state) for t in tracks.seen] == [(1, TrackState.CONFIRMED)]
     assert ended == [2]
+
+
+async def test_a_mask_that_strays_to_somebody_else_is_called_off():
+    def stray(object_id, age, box):
+        return (np.array(LEFT, np.float32) if object_id == 2 and age >= 3 else box), 0.9
+
+    triton = ScriptedTriton(move=stray)
+    subject = tracker(triton)
+    for index in range(3):
+        await subject.track(frame(index), people(LEFT, RIGHT))
+    for index in range(3, 5):
+        await subject.track(frame(index), people(LEFT))
+    assert triton.seen("sam2_tracker")[-1][0]["forget_object_ids"].tolist() == [[2]]
+    back = await subject.track(frame(5), people(LEFT, RIGHT))
+    assert [t.object_id for t in back.seen] == [1, 2]
+    assert triton.seen("sam2_tracker")[-1][0]["prompt_object_ids"].tolist() == [[2]]
+
+
+async def test_one_detection_of_two_people_keeps_both():
+    subject = tracker(ScriptedTriton())
+    one, other = (60, 10, 80, 60), (74, 22, 94, 72)
+    for index in range(4):
+        await subject.track(frame(index), people(one, other))
+    for index in range(4, 12):
+        tracks = await subject.track(frame(index), people((60, 10, 94, 72)))
+        boxes = {t.object_id: t.xyxy.tolist() for t in tracks.seen}
+        assert boxes == {1: list(one), 2: list(other)}
+
+
+async def test_two_detections_of_one_person_in_the_first_frame_give_one_birth():
+    found = people(LEFT, (11, 12, 29, 40))
+    tracks = await tracker(ScriptedTriton()).track(frame(), found)
+    assert [t.xyxy.tolist() for t in tracks.seen] == [list(LEFT)]
+
+
+async def test_who_is_hidden_in_a_crossing_comes_out_with_the_same_id():
+    blind = ScriptedTriton(move=lambda i, age, box: (np.zeros(4, np.float32), 0.0))
+    subject = tracker(blind)
+    for index in range(26):
+        one, other = 20 + 4 * index, 120 - 4 * index
+        found = [(one, 10, one + 20, 60), (other, 10, other + 20, 60)]
+        hidden = abs(one - other) < 16
+        tracks = await subject.track(frame(index), people(*(found[:1] if hidden else found)))
+    assert {t.object_id: float(t.xyxy[0]) for t in tracks.seen} == {1: 120, 2: 20}
 
 
 async def test_closing_ends_the_sequence_once():
@@ -282,11 +360,11 @@ async def test_a_mask_elsewhere_does_not_pull_the_box():
 
 async def test_a_mask_alone_vouches_for_a_person_only_briefly():
     subject = tracker(ScriptedTriton(), coast_s=2.0, mask_only_s=0.2)
-    for index in range(3):
+    for index in range(5):
         await subject.track(frame(index), people(LEFT))
-    reported = [len((await subject.track(frame(3 + i), NOBODY)).seen) for i in range(4)]
+    reported = [len((await subject.track(frame(5 + i), NOBODY)).seen) for i in range(4)]
     assert reported == [1, 1, 0, 0]
-    back = await subject.track(frame(7), people(LEFT))
+    back = await subject.track(frame(9), people(LEFT))
     assert [t.object_id for t in back.seen] == [1]
 
 

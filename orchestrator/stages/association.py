@@ -1,0 +1,167 @@
+"""Whose detection is whose: detections of a frame against the tracks that expect them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.imaging import iou
+from orchestrator.stages.appearance import Shirts, likeness
+from orchestrator.stages.matching import match, near
+from orchestrator.stages.segmenting import Segment
+from orchestrator.stages.tracklet import SUPPORT_SCORE, Tracklet
+from orchestrator.types import Boxes, Detections
+
+_SENIORITY = 0.2
+"""What a well-founded track is preferred by where two claim one detection, in units of overlap."""
+_SHIRT_WEIGHT = 0.7
+"""What overlap loses in the match where the shirts differ wholly: rivals cross in other colours."""
+_NEAR_WEIGHT = 0.5
+"""What being near counts for beside overlap: who was hidden comes out a little off its way."""
+_CROWD_IOU = 0.1
+"""Who overlaps a detection more than this may show in it."""
+_INSIDE = 0.8
+"""So much of a track's box lies in the detection that shows its person, too."""
+
+Affinity = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Association:
+    """Who is where in one frame; tracks by their place in the list.
+
+    Attributes:
+        row_of: Detection by track.
+        shared: Tracks whose detection shows another track's person as well; of two people behind
+            each other the detector often sees one. They need not be in `row_of`.
+        strays: Tracks without a detection, whose mask lies on somebody else's body.
+        crowded: Detections that show more than one person, bool `(detections,)`.
+    """
+
+    row_of: dict[int, int]
+    shared: frozenset[int]
+    strays: frozenset[int]
+    crowded: NDArray[np.bool_]
+
+
+def expected_rows(people: Detections, tracks: Sequence[Tracklet], least: float) -> dict[int, int]:
+    """Pair detections with tracks by motion alone; returns the detection by track."""
+    expected = stacked([track.xyxy for track in tracks])
+    pairs = match(iou(people.xyxy, expected), near(people.xyxy, expected), least)
+    return {column: row for row, column in pairs}
+
+
+def associate(
+    people: Detections,
+    worn: Shirts,
+    tracks: Sequence[Tracklet],
+    segments: Sequence[Segment | None],
+    least: float,
+) -> Association:
+    """Pair detections with tracks by motion, mask and shirt.
+
+    Args:
+        people: Detections.
+        worn: Shirt of each detection.
+        tracks: Tracks, where they are expected; `support` says how far the mask is believed.
+        segments: Mask of each track, if it has one.
+        least: Least affinity, in units of overlap.
+    """
+    expected = stacked([track.xyxy for track in tracks])
+    overlap = iou(people.xyxy, expected)
+    nearness = near(people.xyxy, expected)
+    fitting = _fitting(worn, tracks)
+    likely = np.maximum(overlap, _NEAR_WEIGHT * nearness)
+    likely = _affinity(people, tracks, segments, likely)
+    pairs = match(_ranked(likely * fitting, tracks, least), nearness * fitting, least)
+    row_of = {column: row for row, column in pairs}
+    shared, strays = _without_own(people.xyxy, tracks, segments, row_of)
+    crowded = np.asarray((overlap > _CROWD_IOU).sum(axis=1) > 1)
+    return Association(row_of, frozenset(shared), frozenset(strays), crowded)
+
+
+def _affinity(
+    people: Detections,
+    tracks: Sequence[Tracklet],
+    segments: Sequence[Segment | None],
+    likely: Affinity,
+) -> Affinity:
+    """Let masks overrule motion as far as they are believed."""
+    affinity = likely.copy()
+    for column, (track, segment) in enumerate(zip(tracks, segments, strict=True)):
+        if segment is not None:
+            masked = iou(people.xyxy, segment.xyxy[None])[:, 0]
+            affinity[:, column] += track.support * (masked - affinity[:, column])
+    return affinity
+
+
+def _fitting(worn: Shirts, tracks: Sequence[Tracklet]) -> Affinity:
+    """Return what is left of an affinity in view of the shirts, `(detections, tracks)`."""
+    fitting = np.ones((len(worn), len(tracks)), np.float32)
+    for column, track in enumerate(tracks):
+        if track.shirt is not None:
+            alike = likeness(worn, track.shirt[None])[:, 0]
+            fitting[:, column] -= _SHIRT_WEIGHT * (1 - alike)
+    return fitting
+
+
+def _ranked(affinity: Affinity, tracks: Sequence[Tracklet], least: float) -> Affinity:
+    """Prefer the older of rivals."""
+    # A detection that an older track's mask explains after all is no birth.
+    is_newborn = np.array([not track.hits for track in tracks], np.bool_)
+    affinity = np.where(is_newborn, np.minimum(affinity, least), affinity)
+    # Without this, two tracks on one person take turns.
+    seniority = np.array([track.seniority for track in tracks], np.float32)
+    return affinity + _SENIORITY * seniority * (affinity >= least)
+
+
+def _without_own(
+    people: Boxes,
+    tracks: Sequence[Tracklet],
+    segments: Sequence[Segment | None],
+    row_of: dict[int, int],
+) -> tuple[set[int], set[int]]:
+    """Say of the tracks without a detection who shares another's, and who strays on another."""
+    shared: set[int] = set()
+    strays: set[int] = set()
+    owner = {row: column for column, row in row_of.items()}
+    for column, track in enumerate(tracks):
+        segment = segments[column]
+        is_masked = segment is not None and track.support >= SUPPORT_SCORE
+        if column in row_of or not owner or not track.hits:
+            continue
+        claimed = segment.xyxy if segment is not None and is_masked else track.xyxy
+        rows = np.array(list(owner))
+        inside = inside_share(claimed, people[rows])
+        if inside.max() < _INSIDE:
+            continue
+        row = int(rows[inside.argmax()])
+        if _shows_both(people[row], tracks[owner[row]].xyxy, track.xyxy):
+            shared |= {column, owner[row]}
+        elif is_masked:
+            strays.add(column)
+    return shared, strays
+
+
+def _shows_both(detection: Boxes, one: Boxes, other: Boxes) -> bool:
+    """Whether two expected boxes together explain a detection better than the first alone."""
+    alone, both = iou(detection[None], np.stack([one, union(one, other)]))[0]
+    return bool(both > alone)
+
+
+def union(a: Boxes, b: Boxes) -> Boxes:
+    """Return the box around two boxes."""
+    return np.concatenate([np.minimum(a[:2], b[:2]), np.maximum(a[2:], b[2:])])
+
+
+def stacked(boxes: Sequence[Boxes]) -> Boxes:
+    """Return boxes `(4,)` as one array `(n, 4)`."""
+    return np.stack(boxes) if len(boxes) else np.zeros((0, 4), np.float32)
+
+
+def inside_share(box: Boxes, others: Boxes) -> NDArray[np.float32]:
+    """Return the share of a box `(4,)` that lies in each of others `(n, 4)`, `(n,)`."""
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    area = max(float((box[2:] - box[:2]).prod()), 1e-6)
+    return np.asarray((high - low).clip(0).prod(axis=1) / area, np.float32)

@@ -1,0 +1,169 @@
+"""SAM2 from the stream's side: one sequence of frames, rebuilt from its last masks.
+
+The network's state lives in a replica that may be drained, crash or run out of time. Nothing in it
+is needed for good: the last frame with its masks, replayed as prompts, gives a new sequence that
+goes on with the same ids.
+"""
+
+import contextlib
+import secrets
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.contracts import SAM2_TRACKER
+from orchestrator.errors import ModelError, SequenceLostError
+from orchestrator.triton.client import SequenceStep, TritonClient
+from orchestrator.types import Boxes, Frame, Mask
+
+_CLOSE_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """SAM2's answer for one object.
+
+    Attributes:
+        xyxy: Box of the mask, `(4,)`; all zero if the mask is empty.
+        score: Belief that the object is in sight and the mask right, in `[0, 1]`.
+    """
+
+    xyxy: Boxes
+    score: float
+    mask: Mask
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the object is out of sight."""
+        return bool(self.xyxy[2] <= self.xyxy[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A frame and what was found in it: all that a new sequence needs."""
+
+    frame: Frame
+    segments: Mapping[int, Segment]
+
+
+class Segmenter:
+    """Asks SAM2 frame by frame where the objects of one stream are."""
+
+    def __init__(self, triton: TritonClient) -> None:
+        self._triton = triton
+        self._sequence_id: int | None = None
+        self._last: _Answered | None = None
+        self._known: set[int] = set()
+        self._forgotten: set[int] = set()
+
+    def knows(self, object_id: int) -> bool:
+        """Whether SAM2 follows an object, or will once its sequence is rebuilt."""
+        return object_id in self._known
+
+    def forget(self, object_ids: Iterable[int]) -> None:
+        """Drop objects before the next frame; unknown ones are ignored."""
+        dropped = self._known.intersection(object_ids)
+        self._known -= dropped
+        self._forgotten |= dropped
+
+    async def segment(self, frame: Frame, prompts: Mapping[int, Boxes]) -> dict[int, Segment]:
+        """Find all objects in the next frame.
+
+        A sequence that its replica no longer knows is rebuilt at once.
+
+        Args:
+            frame: The next frame.
+            prompts: Boxes `(4,)` of objects to start, by object id. One that was forgotten before
+                this frame starts anew, one that is followed is corrected.
+
+        Returns:
+            The objects by id; nobody where there is nobody to look for.
+
+        Raises:
+            ModelError: There is no answer. The sequence is rebuilt with the next frame.
+        """
+        if not prompts and not self._known:
+            return {}
+        try:
+            return await self._advance(frame, prompts)
+        except SequenceLostError:
+            return await self._advance(frame, prompts)
+
+    async def close(self) -> None:
+        """End the sequence; its slot is free afterwards. Errors are moot by then."""
+        if self._sequence_id is None:
+            return
+        step = SequenceStep(self._sequence_id, is_end=True)
+        self._sequence_id = None
+        nobody = {"forget_object_ids": np.zeros((1, 1), np.int64)}
+        with contextlib.suppress(ModelError):  # the slot's time-to-live frees it
+            await self._triton.infer(SAM2_TRACKER, nobody, step=step, timeout_s=_CLOSE_TIMEOUT_S)
+
+    async def _advance(self, frame: Frame, prompts: Mapping[int, Boxes]) -> dict[int, Segment]:
+        if self._sequence_id is None:
+            await self._rebuild()
+        inputs = _prompted_by_boxes(prompts)
+        if self._forgotten and self._sequence_id is not None:
+            inputs["forget_object_ids"] = np.array([sorted(self._forgotten)], np.int64)
+        segments = await self._step(frame, inputs)
+        self._forgotten.clear()
+        self._known = set(segments)
+        self._last = _Answered(frame, segments)
+        return segments
+
+    async def _rebuild(self) -> None:
+        """Start a sequence with the last answered frame, its masks being the prompts."""
+        last, self._last = self._last, None  # tried once: after a longer outage it would be stale
+        known, self._known = self._known, set()
+        self._forgotten.clear()
+        shown = {
+            object_id: segment
+            for object_id, segment in (last.segments if last else {}).items()
+            if object_id in known and not segment.is_empty
+        }
+        if last and shown:
+            await self._step(last.frame, _prompted_by_masks(shown))
+            self._known = set(shown)
+
+    async def _step(
+        self, frame: Frame, inputs: dict[str, NDArray[np.generic]]
+    ) -> dict[int, Segment]:
+        is_start = self._sequence_id is None
+        sequence_id = self._sequence_id or secrets.randbits(62) + 1
+        self._sequence_id = None  # until there is an answer
+        reply = await self._triton.infer(
+            SAM2_TRACKER,
+            {"frame": frame.pixels[None], **inputs},
+            step=SequenceStep(sequence_id, is_start),
+        )
+        self._sequence_id = sequence_id
+        rows = (reply[name][0] for name in ("object_ids", "boxes", "scores", "masks"))
+        return {
+            int(object_id): Segment(
+                box, float(score), Mask(frame.height, frame.width, bytes(counts).decode())
+            )
+            for object_id, box, score, counts in zip(*rows, strict=True)
+        }
+
+
+def _prompted_by_boxes(prompts: Mapping[int, Boxes]) -> dict[str, NDArray[np.generic]]:
+    return _prompted(prompts, prompts.values()) if prompts else {}
+
+
+def _prompted_by_masks(segments: Mapping[int, Segment]) -> dict[str, NDArray[np.generic]]:
+    masks = [segment.mask.rle_counts.encode() for segment in segments.values()]
+    return {
+        **_prompted(segments, [segment.xyxy for segment in segments.values()]),
+        "prompt_masks": np.array([masks], np.object_),
+    }
+
+
+def _prompted(
+    object_ids: Collection[int], boxes: Iterable[Boxes]
+) -> dict[str, NDArray[np.generic]]:
+    return {
+        "prompt_object_ids": np.array([list(object_ids)], np.int64),
+        "prompt_boxes": np.stack(list(boxes))[None].astype(np.float32),
+    }
