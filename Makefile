@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test lint bench protos train-demo clean
+.PHONY: install demo test lint bench bench-sam2 protos train-demo clean
 
 install: $(STAMP)
 
@@ -22,6 +22,9 @@ lint: install
 
 bench: install
 	$(BIN)/python -m tests.bench.pipeline --output out/bench/pipeline.json
+
+bench-sam2: install
+	TQDM_DISABLE=1 PYTHONPATH=model_repository/sam2_tracker $(BIN)/python -m tests.bench.sam2 --output out/bench/sam2.json
 
 protos: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos \
