@@ -201,11 +201,16 @@ class Detections:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """A mask of the whole frame in COCO compressed run-length form."""
+    """A mask of the whole frame in COCO compressed run-length form.
+
+    Attributes:
+        is_predicted: Whether it was carried on by motion: SAM2 did not look in this frame.
+    """
 
     height: int
     width: int
     rle_counts: str
+    is_predicted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

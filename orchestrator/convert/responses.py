@@ -148,7 +148,12 @@ def _player(player: Player, wants_masks: bool) -> pb.Player:
 def _mask(mask: Mask | None) -> pb.Mask | None:
     if mask is None:
         return None
-    return pb.Mask(height=mask.height, width=mask.width, rle_counts=mask.rle_counts)
+    return pb.Mask(
+        height=mask.height,
+        width=mask.width,
+        rle_counts=mask.rle_counts,
+        is_predicted=mask.is_predicted,
+    )
 
 
 def _ball(ball: Ball | None) -> pb.Ball | None:

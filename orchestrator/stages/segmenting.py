@@ -139,12 +139,16 @@ class Segmenter:
             step=SequenceStep(sequence_id, is_start),
         )
         self._sequence_id = sequence_id
-        rows = (reply[name][0] for name in ("object_ids", "boxes", "scores", "masks"))
+        names = ("object_ids", "boxes", "scores", "masks", "observed")
         return {
             int(object_id): Segment(
-                box, float(score), Mask(frame.height, frame.width, bytes(counts).decode())
+                box,
+                float(score),
+                Mask(frame.height, frame.width, bytes(counts).decode(), not is_observed),
             )
-            for object_id, box, score, counts in zip(*rows, strict=True)
+            for object_id, box, score, counts, is_observed in zip(
+                *(reply[name][0] for name in names), strict=True
+            )
         }
 
 

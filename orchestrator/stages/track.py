@@ -164,7 +164,9 @@ class Tracker:
             return None
         height = float(segment.xyxy[3] - segment.xyxy[1])
         is_whole = height >= _SUPPORT_HEIGHT * tracklet.height
-        tracklet.support, tracklet.mask = segment.score * is_whole, segment.mask
+        # A mask carried on by motion says nothing that motion does not.
+        is_evidence = is_whole and not segment.mask.is_predicted
+        tracklet.support, tracklet.mask = segment.score * is_evidence, segment.mask
         return segment
 
     def _confirm(

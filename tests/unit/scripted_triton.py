@@ -38,6 +38,7 @@ class ScriptedTriton:
         scene: Detector output by call: rows of (cx, cy, w, h, label column, logit), as shares.
         move: SAM2's view: from (object id, frames since prompt, prompted box) to (box, score).
         faults: Errors to raise, by model name; taken one by one.
+        observes: Whether SAM2 looks for its objects, or carries them on by motion.
         labels: Of the detector; without a ball it is asked once a frame.
         calls: Every request seen: (model name, inputs, sequence step).
     """
@@ -48,6 +49,7 @@ class ScriptedTriton:
     faults: dict[str, list[ModelError | None]] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
     labels: str = "person,ball"
+    observes: bool = True
     calls: list[tuple[str, dict[str, Tensor], SequenceStep | None]] = field(default_factory=list)
     objects: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
 
@@ -116,6 +118,7 @@ class ScriptedTriton:
             ),
             "scores": np.array([[score for _, score in answers.values()]], np.float32),
             "masks": np.array([[b"RLE"] * count], np.object_).reshape(1, count),
+            "observed": np.full((1, count), self.observes),
         }
 
     def _siglip_embedder(self, inputs, step):

@@ -105,7 +105,7 @@ def recognition() -> Recognition:
         0.5,
         TrackState.COASTING,
         None,
-        Mask(90, 160, "abc"),
+        Mask(90, 160, "abc", is_predicted=True),
         False,
     )
     identity = Identity(Role.GOALKEEPER, 0.9, Team.B, 0.8, 31, 0.7, "keeper")
@@ -131,7 +131,7 @@ def test_a_recognition_keeps_every_value():
     assert (player.track_id, player.role, player.team) == (2, pb.ROLE_GOALKEEPER, pb.TEAM_B)
     assert (player.jersey_number, player.player_id) == (31, "keeper")
     assert player.state == pb.TRACK_STATE_COASTING
-    assert player.mask == pb.Mask(height=90, width=160, rle_counts="abc")
+    assert player.mask == pb.Mask(height=90, width=160, rle_counts="abc", is_predicted=True)
     assert message.ball.box.x_max == 7
     assert message.degradations == [pb.DEGRADATION_NUMBERS_UNAVAILABLE]
     assert message.stage_timings.total.ToMilliseconds() == 250

@@ -368,6 +368,18 @@ async def test_a_mask_alone_vouches_for_a_person_only_briefly():
     assert [t.object_id for t in back.seen] == [1]
 
 
+async def test_a_mask_that_is_only_predicted_vouches_for_nobody():
+    triton = ScriptedTriton()
+    subject = tracker(triton, coast_s=2.0, mask_only_s=0.2)
+    for index in range(5):
+        (seen,) = (await subject.track(frame(index), people(LEFT))).seen
+        assert seen.mask is not None and not seen.mask.is_predicted
+    triton.observes = False
+    (seen,) = (await subject.track(frame(5), people(LEFT))).seen
+    assert seen.mask is not None and seen.mask.is_predicted
+    assert not (await subject.track(frame(6), NOBODY)).seen
+
+
 def dressed(index: int, red_x: int, blue_x: int) -> tuple[Frame, Detections]:
     """Somebody in red, and nearer to the camera somebody in blue."""
     pixels = np.random.default_rng(0).integers(0, 90, (100, 200, 3), np.uint8)  # holds the camera

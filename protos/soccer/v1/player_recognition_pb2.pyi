@@ -983,22 +983,26 @@ class Mask(_message.Message):
     HEIGHT_FIELD_NUMBER: _builtins.int
     WIDTH_FIELD_NUMBER: _builtins.int
     RLE_COUNTS_FIELD_NUMBER: _builtins.int
+    IS_PREDICTED_FIELD_NUMBER: _builtins.int
     height: _builtins.int
     """Height of the picture in pixels."""
     width: _builtins.int
     """Width of the picture in pixels."""
     rle_counts: _builtins.str
     """COCO compressed run-length counts, column by column (`pycocotools.mask.decode`)."""
+    is_predicted: _builtins.bool
+    """SAM2 did not look for this person in this frame: the mask was carried on by motion."""
     def __init__(
         self,
         *,
         height: _builtins.int = ...,
         width: _builtins.int = ...,
         rle_counts: _builtins.str = ...,
+        is_predicted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "rle_counts", b"rle_counts", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "is_predicted", b"is_predicted", "rle_counts", b"rle_counts", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
