@@ -100,7 +100,7 @@ def test_padding_shows_the_network_few_shapes():
 def test_large_batches_are_worked_off_in_parts_without_changing_a_mask(monkeypatch):
     whole, _ = life(engine(), BIRTHS, 5)
     tokens = (SIZE // 16) ** 2
-    monkeypatch.setattr("sam2_streaming.engine._TOKENS_IN_BATCH", {"cpu": 2 * tokens})
+    monkeypatch.setattr("sam2_streaming.engine._TOKENS_IN_CPU_BATCH", 2 * tokens)
     in_parts = StreamingEngine(network(), "cpu", torch.float32)
     seen = shapes_seen(in_parts)
     masks, _ = life(in_parts, BIRTHS, 5)

@@ -14,9 +14,9 @@ from sam2_streaming.encoder import Images, PictureEncoder
 from sam2_streaming.memory import MemoryLimits, MemoryReader, ObjectMemory
 from sam2_streaming.prompts import Prompt
 
-_TOKENS_IN_BATCH = {"cpu": 4096, "cuda": 1 << 18}
-"""Most tokens of the coarse feature maps of a batch: on a CPU what its caches bear, elsewhere what
-keeps 64 objects in 1024 px pictures in one batch."""
+_TOKENS_IN_BATCH, _TOKENS_IN_CPU_BATCH = 1 << 18, 1 << 12
+"""Most tokens of the coarse feature maps of a batch: 64 objects in 1024 px pictures; on a CPU what
+its caches bear."""
 
 Resolve = Callable[[Tensor], Tensor]
 """Corrects mask logits `(n, size, size)` of all targets before they are remembered."""
@@ -100,7 +100,8 @@ class StreamingEngine:
         self._dtype = dtype
         self._min_memory_score = min_memory_score
         tokens = network.sam_image_embedding_size**2
-        self._most = max(1, _TOKENS_IN_BATCH[self.device.type] // tokens)
+        bearable = _TOKENS_IN_CPU_BATCH if self.device.type == "cpu" else _TOKENS_IN_BATCH
+        self._most = max(1, bearable // tokens)
 
     @torch.inference_mode()
     def step(self, images: Images, targets: Sequence[Target], resolve: Resolve) -> Estimates:
