@@ -373,10 +373,12 @@ async def test_a_mask_that_is_only_predicted_vouches_for_nobody():
     subject = tracker(triton, coast_s=2.0, mask_only_s=0.2)
     for index in range(5):
         (seen,) = (await subject.track(frame(index), people(LEFT))).seen
-        assert seen.mask is not None and not seen.mask.is_predicted
+        assert seen.mask is not None
+        assert not seen.mask.is_predicted
     triton.observes = False
     (seen,) = (await subject.track(frame(5), people(LEFT))).seen
-    assert seen.mask is not None and seen.mask.is_predicted
+    assert seen.mask is not None
+    assert seen.mask.is_predicted
     assert not (await subject.track(frame(6), NOBODY)).seen
 
 
