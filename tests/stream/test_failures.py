@@ -73,8 +73,8 @@ async def test_a_reloaded_tracker_loses_no_frame_and_no_id(served, picture_clip)
     found = recognitions(responses)
     assert answered(responses) == list(range(10))
     assert len(found) == 10
-    degraded = [pb.DEGRADATION_TRACKER_UNAVAILABLE in r.degradations for r in found]
-    assert degraded == [False] * 5 + [True] + [False] * 4
+    # Rebuilt from the last masks within the very frame that found the sequence lost.
+    assert not any(pb.DEGRADATION_TRACKER_UNAVAILABLE in r.degradations for r in found)
     before = {p.track_id for p in found[4].players if p.state == pb.TRACK_STATE_CONFIRMED}
     after = {p.track_id for p in found[9].players}
     assert len(before & after) >= 0.9 * len(before)
