@@ -111,6 +111,13 @@ def iou(a: Boxes, b: Boxes) -> NDArray[np.float32]:
     return np.divide(intersection, union, out=shares, where=union > 0)
 
 
+def inside_share(box: Boxes, others: Boxes) -> NDArray[np.float32]:
+    """Return the share of a box `(4,)` that lies in each of others `(n, 4)`, `(n,)`."""
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    area = max(float((box[2:] - box[:2]).prod()), 1e-6)
+    return np.asarray((high - low).clip(0).prod(axis=1) / area, np.float32)
+
+
 def clip_boxes(xyxy: Boxes, width: int, height: int) -> Boxes:
     """Cut off the parts of boxes outside a picture; returns a copy."""
     return xyxy.clip(0, np.array((width, height, width, height), np.float32))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.imaging import iou
+from orchestrator.imaging import inside_share, iou
 from orchestrator.stages.appearance import Shirts, likeness
 from orchestrator.stages.matching import match, near
 from orchestrator.stages.segmenting import Segment
@@ -158,10 +158,3 @@ def union(a: Boxes, b: Boxes) -> Boxes:
 def stacked(boxes: Sequence[Boxes]) -> Boxes:
     """Return boxes `(4,)` as one array `(n, 4)`."""
     return np.stack(boxes) if len(boxes) else np.zeros((0, 4), np.float32)
-
-
-def inside_share(box: Boxes, others: Boxes) -> NDArray[np.float32]:
-    """Return the share of a box `(4,)` that lies in each of others `(n, 4)`, `(n,)`."""
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    area = max(float((box[2:] - box[:2]).prod()), 1e-6)
-    return np.asarray((high - low).clip(0).prod(axis=1) / area, np.float32)

@@ -11,13 +11,12 @@ import asyncio
 import numpy as np
 
 from orchestrator.errors import ModelError
-from orchestrator.imaging import iou
+from orchestrator.imaging import inside_share, iou
 from orchestrator.settings import TrackSettings
 from orchestrator.stages.appearance import shirts
 from orchestrator.stages.association import (
     associate,
     expected_rows,
-    inside_share,
     stacked,
     union,
 )

@@ -21,6 +21,7 @@ from sam2_streaming.engine import StreamingEngine
 from sam2_streaming.requests import StepRequest
 from sam2_streaming.tracker import Tracker
 
+from orchestrator.imaging import inside_share
 from training.data.footage import Clip, Sighting, read_clip
 from training.errors import InputError
 
@@ -109,12 +110,9 @@ def _judge(
 
 
 def _is_covered(person: Sighting, drawn: Sequence[Sequence[float]]) -> bool:
-    x0, y0, x1, y1 = person.box_full
-    shares = [
-        max(min(x1, u1) - max(x0, u0), 0) * max(min(y1, v1) - max(y0, v0), 0)
-        for u0, v0, u1, v1 in drawn
-    ]
-    return sum(shares) > _MOST_COVERED * (x1 - x0) * (y1 - y0)
+    boards = np.array(drawn, np.float32).reshape(-1, 4)
+    share = inside_share(np.array(person.box_full, np.float32), boards).sum()
+    return bool(share > _MOST_COVERED)
 
 
 def _is_inside(person: Sighting, shape: tuple[int, ...], margin: float) -> bool:

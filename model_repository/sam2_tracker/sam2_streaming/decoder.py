@@ -27,10 +27,6 @@ class Sight:
     coarse: Tensor
     fine: list[Tensor]
 
-    def of(self, rows: Tensor) -> "Sight":
-        """The sight of some of the objects, int64 `(m,)`."""
-        return Sight(self.coarse[rows], [level[rows] for level in self.fine])
-
 
 @dataclass(frozen=True, slots=True)
 class Decoded:

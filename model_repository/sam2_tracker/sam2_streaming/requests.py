@@ -23,7 +23,8 @@ def _no_boxes() -> NDArray[np.float32]:
     return np.empty((0, 4), np.float32)
 
 
-def _no_clicks() -> NDArray[np.float32]:
+def no_clicks() -> NDArray[np.float32]:
+    """Clicks `(0, 3)`."""
     return np.empty((0, 3), np.float32)
 
 
@@ -55,7 +56,7 @@ class StepRequest:
     forget_object_ids: NDArray[np.int64] = field(default_factory=_no_ids)
     prompt_masks: tuple[bytes, ...] = ()
     click_object_ids: NDArray[np.int64] = field(default_factory=_no_ids)
-    clicks: NDArray[np.float32] = field(default_factory=_no_clicks)
+    clicks: NDArray[np.float32] = field(default_factory=no_clicks)
     max_observed: int | None = None
 
     def pixels(self) -> Tensor:

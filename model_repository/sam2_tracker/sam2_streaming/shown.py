@@ -7,16 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_streaming.prompts import CLICK_INSIDE, CLICK_OUTSIDE, Prompt
-from sam2_streaming.requests import InvalidRequestError, StepRequest
+from sam2_streaming.requests import InvalidRequestError, StepRequest, no_clicks
 from sam2_streaming.rle import Silhouette
 from sam2_streaming.windows import Window
 
 MAX_CLICKS = 16
 """Of one object in one frame."""
-
-
-def _no_clicks() -> NDArray[np.float32]:
-    return np.empty((0, 3), np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +27,7 @@ class Shown:
 
     box: NDArray[np.float32] | None = None
     mask: Silhouette | None = None
-    clicks: NDArray[np.float32] = field(default_factory=_no_clicks)
+    clicks: NDArray[np.float32] = field(default_factory=no_clicks)
 
     def through(self, window: Window, size: int) -> Prompt:
         """Return the prompt for the picture that is cut from a window.
