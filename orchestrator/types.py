@@ -4,6 +4,7 @@ Boxes are `xyxy`, that is `(x_min, y_min, x_max, y_max)` in pixels of the source
 with the origin at the top left corner and `max` exclusive.
 """
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -60,12 +61,16 @@ class TrackState(Enum):
 
 
 class Degradation(Enum):
-    """Something that a result lacks because a part of the cluster is missing."""
+    """Something that a result lacks because a part of the cluster is missing or overloaded."""
 
     UNTRAINED_WEIGHTS = auto()
     TRACKER_UNAVAILABLE = auto()
     IDENTIFICATION_UNAVAILABLE = auto()
     NUMBERS_UNAVAILABLE = auto()
+    IDENTIFIED_LESS_OFTEN = auto()
+    NUMBERED_LESS_OFTEN = auto()
+    SEGMENTED_LESS_OFTEN = auto()
+    BOXES_ONLY = auto()
 
 
 class GapReason(Enum):
@@ -77,6 +82,7 @@ class GapReason(Enum):
     MODEL_UNAVAILABLE = auto()
     OVERLOADED = auto()
     INTERNAL = auto()
+    QUOTA_EXCEEDED = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,8 @@ class Frame:
 
     header: FrameHeader
     pixels: Pixels
+    deadline: float = math.inf
+    """When its result is worth nothing any more, in seconds of `time.monotonic`."""
 
     @property
     def width(self) -> int:

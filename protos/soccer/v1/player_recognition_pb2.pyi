@@ -181,6 +181,14 @@ class _DegradationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Degradati
     """No new team or re-identification evidence."""
     DEGRADATION_NUMBERS_UNAVAILABLE: _Degradation.ValueType  # 4
     """No new number or role evidence."""
+    DEGRADATION_IDENTIFIED_LESS_OFTEN: _Degradation.ValueType  # 5
+    """Overload: people are embedded less often, so teams and returns are known later."""
+    DEGRADATION_NUMBERED_LESS_OFTEN: _Degradation.ValueType  # 6
+    """Overload: numbers and roles are read less often."""
+    DEGRADATION_SEGMENTED_LESS_OFTEN: _Degradation.ValueType  # 7
+    """Overload: SAM2 looks at some of the people in each frame, motion carries the others' masks."""
+    DEGRADATION_BOXES_ONLY: _Degradation.ValueType  # 8
+    """Overload: no masks; boxes and ids come from detections alone."""
 
 class Degradation(_Degradation, metaclass=_DegradationEnumTypeWrapper):
     """Something a result lacks."""
@@ -195,6 +203,14 @@ DEGRADATION_IDENTIFICATION_UNAVAILABLE: Degradation.ValueType  # 3
 """No new team or re-identification evidence."""
 DEGRADATION_NUMBERS_UNAVAILABLE: Degradation.ValueType  # 4
 """No new number or role evidence."""
+DEGRADATION_IDENTIFIED_LESS_OFTEN: Degradation.ValueType  # 5
+"""Overload: people are embedded less often, so teams and returns are known later."""
+DEGRADATION_NUMBERED_LESS_OFTEN: Degradation.ValueType  # 6
+"""Overload: numbers and roles are read less often."""
+DEGRADATION_SEGMENTED_LESS_OFTEN: Degradation.ValueType  # 7
+"""Overload: SAM2 looks at some of the people in each frame, motion carries the others' masks."""
+DEGRADATION_BOXES_ONLY: Degradation.ValueType  # 8
+"""Overload: no masks; boxes and ids come from detections alone."""
 Global___Degradation: _TypeAlias = Degradation  # noqa: Y015
 
 class _GapReason:
@@ -217,6 +233,8 @@ class _GapReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GapReason.V
     """Dropped to keep up; DELIVERY_MODE_LIVE only."""
     GAP_REASON_INTERNAL: _GapReason.ValueType  # 6
     """A fault of the server."""
+    GAP_REASON_QUOTA_EXCEEDED: _GapReason.ValueType  # 7
+    """More frames or bytes a second than the caller may send."""
 
 class GapReason(_GapReason, metaclass=_GapReasonEnumTypeWrapper):
     """Why frames have no result."""
@@ -235,6 +253,8 @@ GAP_REASON_OVERLOADED: GapReason.ValueType  # 5
 """Dropped to keep up; DELIVERY_MODE_LIVE only."""
 GAP_REASON_INTERNAL: GapReason.ValueType  # 6
 """A fault of the server."""
+GAP_REASON_QUOTA_EXCEEDED: GapReason.ValueType  # 7
+"""More frames or bytes a second than the caller may send."""
 Global___GapReason: _TypeAlias = GapReason  # noqa: Y015
 
 @_typing.final
@@ -419,6 +439,7 @@ class StreamConfig(_message.Message):
     RESULT_OPTIONS_FIELD_NUMBER: _builtins.int
     TEAM_A_FIELD_NUMBER: _builtins.int
     TEAM_B_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     stream_name: _builtins.str
     """The client's name for the stream, shown in logs and metrics; at most 128 characters."""
     encoding: Global___FrameEncoding.ValueType
@@ -439,6 +460,10 @@ class StreamConfig(_message.Message):
     """
     delivery_mode: Global___DeliveryMode.ValueType
     """Whether frames may be dropped to keep up. Unspecified means DELIVERY_MODE_LOSSLESS."""
+    resume_token: _builtins.str
+    """`StreamStarted.resume_token` of a stream that broke off: goes on with its track ids, teams and
+    numbers. Empty starts afresh; so does a token that this server does not know or that is too old.
+    """
     @_builtins.property
     def time_base(self) -> Global___Rational:
         """Seconds per unit of `Frame.pts`. Optional; echoed in the summary only."""
@@ -476,10 +501,11 @@ class StreamConfig(_message.Message):
         result_options: Global___ResultOptions | None = ...,
         team_a: Global___TeamSheet | None = ...,
         team_b: Global___TeamSheet | None = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency_budget", b"latency_budget", "result_options", b"result_options", "team_a", b"team_a", "team_b", b"team_b", "time_base", b"time_base"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_mode", b"delivery_mode", "encoding", b"encoding", "frame_rate", b"frame_rate", "height_px", b"height_px", "latency_budget", b"latency_budget", "result_options", b"result_options", "rotation_degrees", b"rotation_degrees", "stream_name", b"stream_name", "team_a", b"team_a", "team_b", b"team_b", "time_base", b"time_base", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_mode", b"delivery_mode", "encoding", b"encoding", "frame_rate", b"frame_rate", "height_px", b"height_px", "latency_budget", b"latency_budget", "result_options", b"result_options", "resume_token", b"resume_token", "rotation_degrees", b"rotation_degrees", "stream_name", b"stream_name", "team_a", b"team_a", "team_b", b"team_b", "time_base", b"time_base", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -665,6 +691,8 @@ class StreamStarted(_message.Message):
     CREDIT_FRAME_COUNT_FIELD_NUMBER: _builtins.int
     MAX_FRAME_BYTES_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    IS_RESUMED_FIELD_NUMBER: _builtins.int
     stream_id: _builtins.str
     """The server's id of the stream; appears in its logs."""
     credit_frame_count: _builtins.int
@@ -674,6 +702,12 @@ class StreamStarted(_message.Message):
     """
     max_frame_bytes: _builtins.int
     """Largest `Frame.data` in bytes."""
+    resume_token: _builtins.str
+    """Goes into `StreamConfig.resume_token` of a new stream if this one breaks off. Valid for a while
+    after that; a secret of the client. Empty if the server keeps no streams.
+    """
+    is_resumed: _builtins.bool
+    """Whether the stream goes on where that of the config's token broke off."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelInfo]:
         """The models that will answer."""
@@ -685,10 +719,12 @@ class StreamStarted(_message.Message):
         credit_frame_count: _builtins.int = ...,
         max_frame_bytes: _builtins.int = ...,
         models: _abc.Iterable[Global___ModelInfo] | None = ...,
+        resume_token: _builtins.str = ...,
+        is_resumed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_frame_count", b"credit_frame_count", "max_frame_bytes", b"max_frame_bytes", "models", b"models", "stream_id", b"stream_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_frame_count", b"credit_frame_count", "is_resumed", b"is_resumed", "max_frame_bytes", b"max_frame_bytes", "models", b"models", "resume_token", b"resume_token", "stream_id", b"stream_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -810,7 +846,9 @@ class FrameRecognition(_message.Message):
 
     @_builtins.property
     def degradations(self) -> _containers.RepeatedScalarFieldContainer[Global___Degradation.ValueType]:
-        """What this result lacks because a part of the cluster was missing. Empty when all is well."""
+        """What this result lacks because a part of the cluster was missing or overloaded. Empty when all is
+        well.
+        """
 
     @_builtins.property
     def stage_timings(self) -> Global___StageTimings:
