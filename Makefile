@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test lint bench bench-sam2 protos train-demo clean
+.PHONY: install demo test test-deploy lint bench bench-sam2 load chaos fuzz soak protos train-demo clean
 
 install: $(STAMP)
 
@@ -17,14 +17,31 @@ demo: install
 test: install
 	$(BIN)/pytest
 
+# The images and the cluster's manifests: schemas, scanners, a real Envoy, every slow check.
+test-deploy: install
+	PYTHON=$(PYTHON) bash deploy/kubernetes/tools.sh
+	TOUCHLINE_TEST_DEPLOY=1 $(BIN)/pytest tests/deploy
+
 lint: install
 	bash deploy/local/lint.sh
 
 bench: install
 	$(BIN)/python -m tests.bench.pipeline --output out/bench/pipeline.json
+	PYTHONPATH=deploy/local/sim $(BIN)/python -m tests.bench.frame_cost --output out/bench/frame_cost.json
 
 bench-sam2: install
 	TQDM_DISABLE=1 PYTHONPATH=model_repository/sam2_tracker $(BIN)/python -m tests.bench.sam2 --output out/bench/sam2.json
+
+# Stand-ins for GPUs, see deploy/local/sim/; a few minutes each, the soak half an hour.
+chaos load: install
+	PYTHONPATH=deploy/local/sim $(BIN)/python -m tests.$@ --output out/$@.json
+
+# The API and the decoders under hostile input; some twenty minutes.
+fuzz: install
+	$(BIN)/python -m tests.fuzz --output out/fuzz.json
+
+soak: install
+	PYTHONPATH=deploy/local/sim $(BIN)/python -m tests.load.soak --output out/soak.json
 
 protos: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos \

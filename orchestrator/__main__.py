@@ -1,4 +1,4 @@
-"""Process entry: settings from the environment, then serve until told to stop.
+"""Process entry: settings from the environment; then serve, or supervise those who do.
 
 The first line on standard output is `listening HOST:PORT`, for whoever started the process.
 """
@@ -10,18 +10,26 @@ import cv2
 import uvloop
 
 from orchestrator.errors import TouchlineError
+from orchestrator.logs import configure_logging
+from orchestrator.profiling import profiling_on_signal
 from orchestrator.server import serve
 from orchestrator.settings import Settings
-from orchestrator.telemetry import configure_logging
+from orchestrator.supervisor import supervise
+from orchestrator.tracing import tracing_to
 
 
 def main() -> int:
     """Run the orchestrator; return the exit code."""
-    configure_logging()
+    settings = Settings()
+    configure_logging(settings.logging)
     cv2.setNumThreads(1)  # a server's streams are its parallelism
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     try:
-        asyncio.run(serve(Settings()))
+        if settings.server.workers > 1 and settings.server.worker is None:
+            asyncio.run(supervise(settings.server))
+            return 0
+        with profiling_on_signal(settings.profiling), tracing_to(settings.tracing):
+            asyncio.run(serve(settings))
     except TouchlineError as error:
         sys.stderr.write(f"touchline: {error}\n")
         return 1

@@ -1,23 +1,35 @@
 """RecognitionClient: the typed async client that `touchline` and load tests use.
 
 It honours the server's credits, and reconnects: frames that were sent but not answered are sent
-again on the new stream. Track ids then start anew, and video resumes at its next key frame.
+again. Shown its resume token, a server that kept the stream goes on with the same track ids; any
+other starts anew, as `StreamStarted.is_resumed` says, with video from its next key frame on.
 """
 
 import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Self
 
 import grpc
 from soccer.v1 import player_recognition_pb2 as pb
 from soccer.v1 import player_recognition_pb2_grpc as pb_grpc
 
+from orchestrator.outbox import Outbox
+
 _MAX_MESSAGE_BYTES = 128 << 20
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 8.0
-_RETRYABLE = {grpc.StatusCode.UNAVAILABLE}
+_BROKEN_WRITE = "Internal error from Core"
+"""What gRPC's own status says where a message could not be written; servers never say it."""
+_OPTIONS = (
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    # A server that is gone without a word is noticed within half a minute.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +40,7 @@ class RecognitionClient:
     Args:
         target: `host:port`.
         credentials: TLS credentials; None connects in the clear.
+        bearer: Returns our API key or token; asked for each call, so that a new one takes over.
         max_reconnects: How often in a row a stream is opened again after the connection broke.
     """
 
@@ -36,19 +49,17 @@ class RecognitionClient:
         target: str,
         *,
         credentials: grpc.ChannelCredentials | None = None,
+        bearer: Callable[[], str] | None = None,
         max_reconnects: int = 5,
     ) -> None:
-        options = [
-            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-        ]
         self._channel = (
-            grpc.aio.secure_channel(target, credentials, options)
+            grpc.aio.secure_channel(target, credentials, _OPTIONS)
             if credentials
-            else grpc.aio.insecure_channel(target, options)
+            else grpc.aio.insecure_channel(target, _OPTIONS)
         )
         self._stub = pb_grpc.PlayerRecognitionServiceStub(self._channel)
         self._max_reconnects = max_reconnects
+        self._bearer = bearer
 
     async def __aenter__(self) -> Self:
         return self
@@ -56,6 +67,9 @@ class RecognitionClient:
     async def __aexit__(self, *_: object) -> None:
         """Close the connection; open streams are cancelled."""
         await self._channel.close()
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return () if self._bearer is None else (("authorization", f"Bearer {self._bearer()}"),)
 
     async def recognize_frame(
         self, request: pb.RecognizeFrameRequest, *, timeout_s: float = 30.0
@@ -66,7 +80,9 @@ class RecognitionClient:
             grpc.aio.AioRpcError: The server refused or failed; the details say why.
         """
         response: pb.RecognizeFrameResponse
-        response = await self._stub.RecognizeFrame(request, timeout=timeout_s)
+        response = await self._stub.RecognizeFrame(
+            request, timeout=timeout_s, metadata=self._metadata()
+        )
         return response
 
     async def recognize_stream(
@@ -80,12 +96,12 @@ class RecognitionClient:
 
         Yields:
             Every response but credit grants, in order. After a reconnection comes another
-            `started`.
+            `started`; if it is resumed, track ids and the summary are those of the whole stream.
 
         Raises:
             grpc.aio.AioRpcError: The server refused the stream, or stayed away.
         """
-        outbox = _Outbox(frames)
+        outbox = Outbox(frames, config.encoding)
         try:
             async for response in self._attempts(config, outbox):
                 yield response
@@ -93,18 +109,22 @@ class RecognitionClient:
             outbox.close()
 
     async def _attempts(
-        self, config: pb.StreamConfig, outbox: "_Outbox"
+        self, config: pb.StreamConfig, outbox: Outbox
     ) -> AsyncIterator[pb.RecognizeStreamResponse]:
         failures = 0
+        current = pb.StreamConfig()
+        current.CopyFrom(config)
         while True:
             try:
-                async for response in self._attempt(config, outbox):
-                    if not response.HasField("started"):
+                async for response in self._attempt(current, outbox):
+                    if response.HasField("started"):
+                        current.resume_token = response.started.resume_token
+                    else:
                         failures = 0
                     yield response
             except grpc.aio.AioRpcError as error:
                 failures += 1
-                if error.code() not in _RETRYABLE or failures > self._max_reconnects:
+                if not _is_retryable(error) or failures > self._max_reconnects:
                     raise
                 pause = min(_FIRST_PAUSE_S * 2 ** (failures - 1), _LONGEST_PAUSE_S)
                 log.warning("connection lost (%s); again in %.1f s", error.details(), pause)
@@ -113,18 +133,17 @@ class RecognitionClient:
                 return
 
     async def _attempt(
-        self, config: pb.StreamConfig, outbox: "_Outbox"
+        self, config: pb.StreamConfig, outbox: Outbox
     ) -> AsyncIterator[pb.RecognizeStreamResponse]:
-        call = self._stub.RecognizeStream()
+        call = self._stub.RecognizeStream(metadata=self._metadata())
         sending: asyncio.Task[None] | None = None
         try:
             await call.write(pb.RecognizeStreamRequest(config=config))
             async for response in call:
                 if response.HasField("started"):
-                    outbox.restart(response.started.credit_frame_count)
+                    outbox.restart(response.started)
                     sending = asyncio.create_task(_send(call, outbox))
-                outbox.note(response)
-                if not response.HasField("credit_grant"):
+                if outbox.note(response):
                     yield response
             if sending is not None and sending.done():
                 sending.result()  # an error of the frame source must not pass for a clean end
@@ -134,54 +153,15 @@ class RecognitionClient:
             call.cancel()
 
 
-class _Outbox:
-    """Frames on their way: keeps each until it is answered, and counts credits."""
-
-    def __init__(self, frames: AsyncIterator[pb.Frame]) -> None:
-        self._frames = frames
-        self._unanswered: OrderedDict[int, pb.Frame] = OrderedDict()
-        self._resend: list[pb.Frame] = []
-        self._credits = asyncio.Semaphore(0)
-        self._pulling: asyncio.Future[pb.Frame | None] | None = None
-
-    def restart(self, credits_: int) -> None:
-        """Begin a stream: what is unanswered goes out first."""
-        self._resend = list(self._unanswered.values())
-        self._credits = asyncio.Semaphore(credits_)
-
-    def note(self, response: pb.RecognizeStreamResponse) -> None:
-        """Take note of credits and answers."""
-        for _ in range(response.credit_grant.frame_count):
-            self._credits.release()
-        if response.HasField("recognition"):
-            self._unanswered.pop(response.recognition.frame_index, None)
-        if response.HasField("gap"):
-            for index in range(response.gap.first_frame_index, response.gap.last_frame_index + 1):
-                self._unanswered.pop(index, None)
-
-    async def next(self) -> pb.Frame | None:
-        """Wait for a credit and return the next frame; None after the last."""
-        await self._credits.acquire()
-        if self._resend:
-            return self._resend.pop(0)
-        if self._pulling is None:
-            self._pulling = asyncio.ensure_future(anext(self._frames, None))
-        # Shielded: when a stream breaks, the source must not be cancelled with it.
-        frame = await asyncio.shield(self._pulling)
-        self._pulling = None
-        if frame is not None:
-            self._unanswered[frame.frame_index] = frame
-        return frame
-
-    def close(self) -> None:
-        """Stop waiting for the source."""
-        if self._pulling is not None:
-            self._pulling.cancel()
+def _is_retryable(error: grpc.aio.AioRpcError) -> bool:
+    code = error.code()
+    is_broken_write = code is grpc.StatusCode.INTERNAL and error.details() == _BROKEN_WRITE
+    return code is grpc.StatusCode.UNAVAILABLE or is_broken_write
 
 
 async def _send(
     call: "grpc.aio.StreamStreamCall[pb.RecognizeStreamRequest, pb.RecognizeStreamResponse]",
-    outbox: _Outbox,
+    outbox: Outbox,
 ) -> None:
     try:
         while (frame := await outbox.next()) is not None:

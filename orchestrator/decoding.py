@@ -3,12 +3,23 @@
 Whatever the bytes are, every frame given comes back exactly once, as `Frame` or as `LostFrame`.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
+from orchestrator.decode_guard.nursery import NURSERY
+from orchestrator.decode_guard.source import GuardedSource
 from orchestrator.errors import DecodeError
-from orchestrator.picture_decoding import check_size, decode_compressed, decode_raw
+from orchestrator.picture_decoding import (
+    Allocate,
+    check_size,
+    decode_compressed,
+    decode_raw,
+    new_picture,
+)
+from orchestrator.settings import DecodeSettings
 from orchestrator.types import (
     EncodedFrame,
     Encoding,
@@ -38,16 +49,19 @@ class FrameSource(Protocol):
 
 
 class PictureDecoder:
-    """Decodes streams whose frames stand alone: JPEG, PNG and raw RGB."""
+    """Decodes streams whose frames stand alone: JPEG, PNG and raw RGB.
 
-    def __init__(self, config: StreamConfig, *, max_pixels: int) -> None:
-        self._config = config
-        self._max_pixels = max_pixels
+    Args:
+        to_pixels: Decodes one frame's bytes, or raises `DecodeError`.
+    """
+
+    def __init__(self, to_pixels: Callable[[bytes], Pixels]) -> None:
+        self._to_pixels = to_pixels
 
     def decode(self, encoded: EncodedFrame) -> list[Frame | LostFrame]:
         """Decode one picture; the list has exactly one entry."""
         try:
-            return [Frame(encoded.header, self._pixels(encoded.data))]
+            return [Frame(encoded.header, self._to_pixels(encoded.data))]
         except DecodeError as error:
             return [LostFrame(encoded.header, GapReason.DECODE_ERROR, str(error))]
 
@@ -57,15 +71,6 @@ class PictureDecoder:
 
     def close(self) -> None:
         """Do nothing: there is no codec."""
-
-    def _pixels(self, data: bytes) -> Pixels:
-        config = self._config
-        if config.encoding is not Encoding.RGB24:
-            return decode_compressed(data, config.encoding, max_pixels=self._max_pixels)
-        if config.width is None or config.height is None:
-            raise DecodeError("RGB24 needs the width and height of the stream's config")
-        check_size(config.width, config.height, max_pixels=self._max_pixels)
-        return decode_raw(data, config.width, config.height)
 
 
 class Decoder:
@@ -112,13 +117,52 @@ class Decoder:
         return Frame(outcome.header, np.ascontiguousarray(upright))
 
 
-def open_decoder(config: StreamConfig, *, max_pixels: int) -> Decoder:
-    """Open the decoder of one stream.
+def prepare_decoding(settings: DecodeSettings) -> None:
+    """Load ahead what the first frame of the first stream would have to wait for."""
+    if settings.isolation == "process":
+        NURSERY.prepare()
+
+
+def open_decoder(
+    config: StreamConfig, *, max_pixels: int, settings: DecodeSettings | None = None
+) -> Decoder:
+    """Open the decoder of one stream; cheap, as all that is dear waits for the first frame.
 
     Args:
         config: The stream's validated config.
         max_pixels: Largest picture, width x height; larger ones are lost before they cost memory.
+        settings: Where to decode and what a frame may cost; None decodes here, without limits.
     """
-    if config.encoding.is_video:
-        return Decoder(config, AccessUnitDecoder(config.encoding, max_pixels=max_pixels))
-    return Decoder(config, PictureDecoder(config, max_pixels=max_pixels))
+    if config.encoding is Encoding.RGB24:  # nothing in it could do harm
+        raw = partial(_view_raw, width=config.width, height=config.height, max_pixels=max_pixels)
+        return Decoder(config, PictureDecoder(raw))
+    if settings is None or settings.isolation == "thread":
+        return Decoder(config, open_source(config.encoding, max_pixels=max_pixels))
+    guarded = GuardedSource(
+        config.encoding, max_pixels=max_pixels, settings=settings, nursery=NURSERY
+    )
+    return Decoder(config, guarded)
+
+
+def open_source(
+    encoding: Encoding, *, max_pixels: int, allocate: Allocate = new_picture
+) -> FrameSource:
+    """Open the codec of a compressed encoding.
+
+    Args:
+        encoding: Any but `RGB24`.
+        max_pixels: Largest picture, width x height.
+        allocate: Gives memory for pictures; what it gave last may be overwritten by the next.
+    """
+    if encoding.is_video:
+        return AccessUnitDecoder(encoding, max_pixels=max_pixels)
+    return PictureDecoder(
+        partial(decode_compressed, encoding=encoding, max_pixels=max_pixels, allocate=allocate)
+    )
+
+
+def _view_raw(data: bytes, *, width: int | None, height: int | None, max_pixels: int) -> Pixels:
+    if width is None or height is None:
+        raise DecodeError("RGB24 needs the width and height of the stream's config")
+    check_size(width, height, max_pixels=max_pixels)
+    return decode_raw(data, width, height)

@@ -1,9 +1,9 @@
 """The flow of one stream's frames: each answered exactly once, in order, in bounded room.
 
-    received ─▶ decoded ─▶ detected (ahead) ─▶ processed ─▶ emitted
+    received ─▶ decoded ─▶ detected (ahead) ─▶ processed (overlapping) ─▶ emitted
 
-At most `credit` frames are under way: a lossless client is slowed down, a live one loses the
-surplus, and what comes too late, declared.
+At most `credit` frames are under way: a lossless client is slowed down; a live one loses, declared,
+the surplus and what cannot be in time, before a model has worked on it.
 """
 
 import asyncio
@@ -11,12 +11,16 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.decoding import Decoder
-from orchestrator.errors import ModelError
+from orchestrator.errors import ModelError, ModelOverloadedError
+from orchestrator.overload.admission import credit
+from orchestrator.overload.control import StreamLoad
+from orchestrator.overload.ladder import Effort
 from orchestrator.settings import Settings
 from orchestrator.telemetry import StreamStats
+from orchestrator.tracing import FrameTraces, stage_span
 from orchestrator.types import (
     Detections,
     EncodedFrame,
@@ -28,16 +32,18 @@ from orchestrator.types import (
     Recognition,
     StreamConfig,
 )
-from orchestrator.video_decoding import MAX_HELD_FRAMES
 
 Outcome = Recognition | LostFrame | IdentityUpdate
 Emit = Callable[[Outcome], Awaitable[None]]
 Detect = Callable[[Frame], Awaitable[Detections]]
-Process = Callable[[Frame, Detections], Awaitable[tuple[Recognition, list[IdentityUpdate]]]]
+Updates = list[IdentityUpdate]
+Process = Callable[[Frame, Detections, Effort], Awaitable[tuple[Recognition, Updates]]]
 
 _MOST_REFUSALS = 256
 """Frames refused unread that may wait for their gap to be sent."""
 _MAX_TIMECODE = 32
+_ROOM_S = 0.05
+"""After this time a lossless stream tries again where there was no room for its frame."""
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +66,8 @@ class _Work:
 
 _Inbox = asyncio.Queue[EncodedFrame | _Refused | None]
 _Ready = asyncio.Queue[_Work | LostFrame | _Refused | None]
+_Answer = tuple[Recognition | LostFrame, Updates]
+_Done = asyncio.Queue[asyncio.Task[_Answer] | LostFrame | _Refused | None]
 
 
 class Flow:
@@ -68,15 +76,20 @@ class Flow:
     Args:
         config: The stream's validated config.
         settings: Limits and depths.
+        load: What load means for this stream.
+        stats: Where every frame is counted.
         decoder: Turns encoded frames into pictures; blocking, called from a thread.
         detect: Finds people and ball; called for several frames at once.
-        process: Does all the rest; called for one frame at a time, in order.
+        process: Does all the rest; called in order, for a few frames at once. It is never cancelled
+            halfway.
     """
 
     def __init__(
         self,
         config: StreamConfig,
         settings: Settings,
+        load: StreamLoad,
+        stats: StreamStats,
         *,
         decoder: Decoder,
         detect: Detect,
@@ -84,41 +97,60 @@ class Flow:
     ) -> None:
         self._config = config
         self._settings = settings
+        self._load = load
+        self.stats = stats
         self._decoder = decoder
         self._detect = detect
         self._process = process
-        self.credit = settings.stream.credit_frame_count
-        if config.encoding.is_video:
-            self.credit += MAX_HELD_FRAMES + 1
+        self.credit = credit(config, settings)
         self._room = asyncio.Semaphore(self.credit)
         self._arrived: dict[int, float] = {}
         self._newest_index = -1
         self._answered_index = -1
-        self.stats = StreamStats()
+        self._ahead = 0
+        """Frames whose detection has begun and whose processing has not ended."""
+        self._traces = FrameTraces()
 
-    async def run(self, frames: AsyncIterator[EncodedFrame], emit: Emit) -> None:
+    async def run(self, frames: AsyncIterator[EncodedFrame | LostFrame], emit: Emit) -> None:
         """Run a whole stream.
 
         Args:
-            frames: What the client sends; its end ends the stream.
+            frames: What the client sends, some of it refused already; its end ends the stream.
             emit: Takes each outcome in order. While it waits, the stream stands still.
         """
         inbox: _Inbox = asyncio.Queue(self.credit + _MOST_REFUSALS)
         ready: _Ready = asyncio.Queue(self._settings.stream.detect_ahead)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._receive(frames, inbox))
-            tasks.create_task(self._detect_ahead(inbox, ready, tasks))
-            tasks.create_task(self._answer(ready, emit))
+        done: _Done = asyncio.Queue(1)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._receive(frames, inbox))
+                tasks.create_task(self._detect_ahead(inbox, ready, tasks))
+                tasks.create_task(self._process_in_order(ready, done, tasks))
+                tasks.create_task(self._answer(done, emit))
+        finally:
+            self.stats.received = self.stats.recognized + self.stats.gaps.total()
+            self.stats.close()
+            self._traces.close()
 
-    async def _receive(self, frames: AsyncIterator[EncodedFrame], inbox: _Inbox) -> None:
+    async def _receive(
+        self, frames: AsyncIterator[EncodedFrame | LostFrame], inbox: _Inbox
+    ) -> None:
         async for encoded in frames:
-            self.stats.received += 1
+            if isinstance(encoded, LostFrame):
+                self.stats.count_received(0)
+                await inbox.put(_Refused(encoded))
+                continue
+            if encoded.is_answered:
+                await inbox.put(encoded)
+                continue
+            self.stats.count_received(len(encoded.data))
             refusal = self._refusal(encoded)
             if refusal is not None:
                 await inbox.put(_Refused(refusal))
                 continue
             await self._room.acquire()
             self._arrived[encoded.header.frame_index] = time.monotonic()
+            self._traces.begin(encoded.header.frame_index)
             self._newest_index = max(self._newest_index, encoded.header.frame_index)
             await inbox.put(encoded)
         await inbox.put(None)
@@ -152,85 +184,131 @@ class Flow:
             if isinstance(item, _Refused):
                 await ready.put(item)
                 continue
-            seconds = {"queue": time.monotonic() - self._arrived[item.header.frame_index]}
-            with timed(seconds, "decode"):
-                decoded = await asyncio.to_thread(self._decoder.decode, item)
-            for picture in decoded:
+            for picture, seconds in await self._decode(item):
                 await ready.put(self._start(picture, seconds, tasks))
-        for picture in await asyncio.to_thread(self._decoder.flush):
+        for picture in self._awaited(await asyncio.to_thread(self._decoder.flush)):
             await ready.put(self._start(picture, {}, tasks))
         await ready.put(None)
+
+    async def _decode(
+        self, encoded: EncodedFrame
+    ) -> list[tuple[Frame | LostFrame, dict[str, float]]]:
+        """Decode one frame; return the pictures that are decided by now, with their times."""
+        index = encoded.header.frame_index
+        if encoded.is_answered:
+            decoded = await asyncio.to_thread(self._decoder.decode, encoded)
+            return [(picture, {}) for picture in self._awaited(decoded)]
+        if not self._config.encoding.is_video:  # what follows an access unit may need it
+            lost = self._unwanted(encoded.header, "decode")
+            if lost is not None:
+                return [(lost, {})]
+        seconds = {"queue": time.monotonic() - self._arrived[index]}
+        with self._traces.of(index), timed(seconds, "decode"):
+            decoded = await asyncio.to_thread(self._decoder.decode, encoded)
+        return [(picture, dict(seconds)) for picture in self._awaited(decoded)]
+
+    def _awaited(self, decoded: list[Frame | LostFrame]) -> list[Frame | LostFrame]:
+        """Leave out pictures of frames that were decoded for the sake of others only."""
+        return [picture for picture in decoded if picture.header.frame_index in self._arrived]
 
     def _start(
         self, picture: Frame | LostFrame, seconds: dict[str, float], tasks: asyncio.TaskGroup
     ) -> _Work | LostFrame:
+        """Start detecting in a picture, unless that is vain."""
         if isinstance(picture, LostFrame):
             return picture
-        if self._is_late(picture.header):
-            return self._late(picture.header)
-        seconds = dict(seconds)
-        return _Work(picture, seconds, tasks.create_task(self._find(picture, seconds)))
+        lost = self._unwanted(picture.header, "detect")
+        if lost is not None:
+            return lost
+        frame = replace(picture, deadline=self._deadline(picture.header))
+        self._ahead += 1
+        return _Work(frame, seconds, tasks.create_task(self._find(frame, seconds)))
+
+    def _unwanted(self, header: FrameHeader, stage: str) -> LostFrame | None:
+        """Say why a frame is given up before a stage, overload being the reason; None if not."""
+        is_first = (stage == "detect") == self._config.encoding.is_video
+        detail = (self._load.excess() if is_first else None) or self._load.hopeless(
+            self._deadline(header), stage, self._ahead
+        )
+        return LostFrame(header, GapReason.OVERLOADED, detail) if detail else None
+
+    def _deadline(self, header: FrameHeader) -> float:
+        return self._load.deadline(self._arrived[header.frame_index])
 
     async def _find(self, frame: Frame, seconds: dict[str, float]) -> Detections | LostFrame:
-        try:
-            with timed(seconds, "detect"):
-                return await self._detect(frame)
-        except ModelError as error:
-            return LostFrame(frame.header, GapReason.MODEL_UNAVAILABLE, str(error))
+        while True:
+            try:
+                async with self._load.turn():
+                    with self._traces.of(frame.header.frame_index), timed(seconds, "detect"):
+                        return await self._detect(self._load.hurried(frame, "detect"))
+            except ModelOverloadedError as error:
+                if self._config.is_live:
+                    self._load.observe_miss(seconds)
+                    return LostFrame(frame.header, GapReason.OVERLOADED, str(error))
+                await asyncio.sleep(_ROOM_S)
+            except ModelError as error:
+                return LostFrame(frame.header, GapReason.MODEL_UNAVAILABLE, str(error))
 
-    async def _answer(self, ready: _Ready, emit: Emit) -> None:
+    async def _process_in_order(self, ready: _Ready, done: _Done, tasks: asyncio.TaskGroup) -> None:
+        """Start processing each frame whose detections are there, the next before one has ended."""
         while (work := await ready.get()) is not None:
-            if isinstance(work, _Refused):
-                self.stats.gaps[work.lost.reason] += 1
-                await emit(work.lost)
+            if isinstance(work, _Work):
+                found = await work.detecting
+                await done.put(tasks.create_task(self._recognize(work, found)))
+            else:
+                await done.put(work)
+        await done.put(None)
+
+    async def _recognize(self, work: _Work, found: Detections | LostFrame) -> _Answer:
+        header = work.frame.header
+        with self._traces.of(header.frame_index):
+            try:
+                if isinstance(found, LostFrame):
+                    return found, []
+                detail = self._load.hopeless(work.frame.deadline, "track", 0)
+                if detail:
+                    return LostFrame(header, GapReason.OVERLOADED, detail), []
+                return await self._process_whole(work, found)
+            except Exception:  # one frame's bug must not end a match
+                log.exception("stream %r failed on a frame", self._config.stream_name)
+                detail = "the server failed on this frame"
+                return LostFrame(header, GapReason.INTERNAL, detail), []
+            finally:
+                self._ahead -= 1
+
+    async def _process_whole(self, work: _Work, found: Detections) -> _Answer:
+        effort = self._load.effort
+        # Shielded: a client that vanishes must not leave what the stream has learnt in pieces.
+        recognition, updates = await asyncio.shield(self._process(work.frame, found, effort))
+        recognition.stage_seconds.update(work.seconds)
+        elapsed = time.monotonic() - self._arrived[work.frame.header.frame_index]
+        recognition.stage_seconds["total"] = elapsed
+        self._load.observe(effort.level, recognition.stage_seconds)
+        return recognition, updates
+
+    async def _answer(self, done: _Done, emit: Emit) -> None:
+        while (item := await done.get()) is not None:
+            if isinstance(item, _Refused):
+                self.stats.count_lost(item.lost.reason)
+                await emit(item.lost)
                 continue
-            answer, updates = (
-                (work, []) if isinstance(work, LostFrame) else await self._recognize(work)
-            )
+            answer, updates = (item, []) if isinstance(item, LostFrame) else await item
             self._account(answer)
+            self.stats.count_updates(updates)
             for outcome in (answer, *updates):
                 await emit(outcome)
             self._room.release()
-
-    async def _recognize(self, work: _Work) -> tuple[Recognition | LostFrame, list[IdentityUpdate]]:
-        header = work.frame.header
-        found = await work.detecting
-        if isinstance(found, LostFrame):
-            return found, []
-        if self._is_late(header):
-            return self._late(header), []
-        try:
-            recognition, updates = await self._process(work.frame, found)
-        except Exception:  # one frame's bug must not end a match
-            log.exception("stream %s frame %d", self._config.stream_name, header.frame_index)
-            detail = "the server failed on this frame"
-            return LostFrame(header, GapReason.INTERNAL, detail), []
-        recognition.stage_seconds.update(work.seconds)
-        elapsed = time.monotonic() - self._arrived[header.frame_index]
-        recognition.stage_seconds["total"] = elapsed
-        return recognition, updates
 
     def _account(self, answer: Recognition | LostFrame) -> None:
         """Enter an answered frame in the totals."""
         self._answered_index = max(self._answered_index, answer.header.frame_index)
         del self._arrived[answer.header.frame_index]
         if isinstance(answer, LostFrame):
-            self.stats.gaps[answer.reason] += 1
-            return
-        self.stats.recognized += 1
-        self.stats.degradations.update(answer.degradations)
-        for stage, seconds in answer.stage_seconds.items():
-            self.stats.latencies[stage].add(seconds)
-
-    def _is_late(self, header: FrameHeader) -> bool:
-        budget = self._config.latency_budget_s
-        if not self._config.is_live or budget is None:
-            return False
-        return time.monotonic() - self._arrived[header.frame_index] > budget
-
-    def _late(self, header: FrameHeader) -> LostFrame:
-        detail = f"not recognised within {self._config.latency_budget_s} s"
-        return LostFrame(header, GapReason.OVERLOADED, detail)
+            self.stats.count_lost(answer.reason)
+            self._traces.end(answer.header.frame_index, answer.reason)
+        else:
+            self.stats.count_recognized(answer)
+            self._traces.end(answer.header.frame_index)
 
 
 @contextmanager
@@ -238,6 +316,7 @@ def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     """Note the wall time of a block under the name of its stage."""
     begun = time.monotonic()
     try:
-        yield
+        with stage_span(stage):
+            yield
     finally:
         seconds[stage] = time.monotonic() - begun

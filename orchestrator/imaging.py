@@ -92,7 +92,7 @@ def crops(
     low = np.floor(grown[:, :2]).astype(int).clip(0, (picture_width - 1, picture_height - 1))
     high = np.ceil(grown[:, 2:]).astype(int).clip(low + 1, (picture_width, picture_height))
     cut = np.empty((len(xyxy), height, width, 3), np.uint8)
-    for crop, (x0, y0), (x1, y1) in zip(cut, low, high, strict=True):
+    for crop, (x0, y0), (x1, y1) in zip(cut, low.tolist(), high.tolist(), strict=True):
         crop[:] = resized(pixels[y0:y1, x0:x1], height, width)
     return cut
 
@@ -103,9 +103,10 @@ def iou(a: Boxes, b: Boxes) -> NDArray[np.float32]:
     Returns:
         float32 `(len(a), len(b))` in `[0, 1]`; 0 where both are without area.
     """
-    low = np.maximum(a[:, np.newaxis, :2], b[np.newaxis, :, :2])
-    high = np.minimum(a[:, np.newaxis, 2:], b[np.newaxis, :, 2:])
-    intersection = (high - low).clip(0).prod(axis=2)
+    # Column by column: for so few numbers, calls on a third axis cost more than their work.
+    width = np.minimum(a[:, np.newaxis, 2], b[:, 2]) - np.maximum(a[:, np.newaxis, 0], b[:, 0])
+    height = np.minimum(a[:, np.newaxis, 3], b[:, 3]) - np.maximum(a[:, np.newaxis, 1], b[:, 1])
+    intersection = np.maximum(width, 0) * np.maximum(height, 0)
     union = _area(a)[:, np.newaxis] + _area(b)[np.newaxis] - intersection
     shares = np.zeros(union.shape, np.float32)
     return np.divide(intersection, union, out=shares, where=union > 0)
@@ -174,4 +175,5 @@ def _is_best(merged: Detections, tile: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _area(xyxy: Boxes) -> NDArray[np.float32]:
-    return np.asarray((xyxy[:, 2:] - xyxy[:, :2]).clip(0).prod(axis=1))
+    width, height = xyxy[:, 2] - xyxy[:, 0], xyxy[:, 3] - xyxy[:, 1]
+    return np.asarray(np.maximum(width, 0) * np.maximum(height, 0))

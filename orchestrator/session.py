@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from orchestrator.decoding import open_decoder
 from orchestrator.errors import ModelError
 from orchestrator.flow import Emit, Flow, timed
+from orchestrator.overload.control import LoadControl, StreamLoad
+from orchestrator.overload.ladder import FULL_EFFORT, Effort
 from orchestrator.settings import Settings
 from orchestrator.stages.ball import BallFollower
 from orchestrator.stages.detect import BALL, Detector
@@ -21,102 +23,175 @@ from orchestrator.stages.track import Tracker
 from orchestrator.telemetry import StreamStats
 from orchestrator.triton.client import TritonClient
 from orchestrator.types import (
+    Caller,
     Degradation,
     Detections,
     EncodedFrame,
     Frame,
     IdentityUpdate,
+    LostFrame,
     Recognition,
     StreamConfig,
 )
 
+_NOBODY = Caller("")
+_LEARNT_BYTES = 4 << 20
+"""What the people of a long match take; the tracker's last picture comes on top."""
+
 _T = TypeVar("_T")
 
 
-class StreamSession:
-    """All state of one stream. Open with `StreamSession.open`, feed with `run`, then `close`."""
+class StreamState:
+    """What one stream has learnt; with it, another session can go on after a broken connection.
+
+    Attributes:
+        count: Frames tracked so far: the number of the next one within the stream.
+        stats: Totals so far.
+    """
 
     def __init__(
         self,
         config: StreamConfig,
         triton: TritonClient,
         settings: Settings,
+        *,
         kits: NDArray[np.float32] | None = None,
+        tenant: str = "default",
     ) -> None:
         rate = config.frame_rate
-        self._decoder = open_decoder(config, max_pixels=settings.server.max_frame_pixels)
-        self._detector = Detector(triton, settings.detect)
-        self._ball = BallFollower(self._detector)
-        self._tracker = Tracker(triton, settings.track, frame_rate=rate)
-        self._identifier = Identifier(triton, settings.identify, frame_rate=rate)
-        self._reader = NumberReader(triton, settings.number, frame_rate=rate)
-        self._ledger = Ledger(config, settings.identify, settings.number, kits=kits)
-        self._untrained = any(m.parameters.get("weights") == "random" for m in triton.models)
-        self._count = 0
+        self.config = config
+        self.detector = Detector(triton, settings.detect)
+        self.ball = BallFollower(self.detector)
+        self.tracker = Tracker(triton, settings.track, frame_rate=rate)
+        self.identifier = Identifier(triton, settings.identify, frame_rate=rate)
+        self.reader = NumberReader(triton, settings.number, frame_rate=rate)
+        self.ledger = Ledger(config, settings.identify, settings.number, kits=kits)
+        self.is_untrained = any(m.parameters.get("weights") == "random" for m in triton.models)
+        self.count = 0
+        self.stats = StreamStats(tenant)
+
+    @property
+    def size_bytes(self) -> int:
+        """Roughly what it takes in memory."""
+        return _LEARNT_BYTES + self.tracker.size_bytes
+
+
+class StreamSession:
+    """One connection's walk over a stream: feed it with `run`, then `close` it.
+
+    Args:
+        config: The stream's validated config.
+        state: What the stream has learnt so far; after `close` a successor can go on with it.
+        settings: Limits and depths.
+        control: What all streams of the process share under load.
+    """
+
+    def __init__(
+        self, config: StreamConfig, state: StreamState, settings: Settings, control: LoadControl
+    ) -> None:
+        self.state = state
+        self._decoder = open_decoder(
+            config, max_pixels=settings.server.max_frame_pixels, settings=settings.decode
+        )
+        self._load = StreamLoad(config, control, settings)
+        self._tracking, self._looking = asyncio.Lock(), asyncio.Lock()
         self._flow = Flow(
             config,
             settings,
+            self._load,
+            state.stats,
             decoder=self._decoder,
-            detect=self._detector.detect,
+            detect=state.detector.detect,
             process=self.process_frame,
         )
 
     @classmethod
-    async def open(cls, config: StreamConfig, triton: TritonClient, settings: Settings) -> Self:
-        """Open a session, embedding the kit descriptions of the config.
+    async def open(
+        cls,
+        config: StreamConfig,
+        triton: TritonClient,
+        settings: Settings,
+        *,
+        control: LoadControl | None = None,
+        caller: Caller = _NOBODY,
+        state: StreamState | None = None,
+    ) -> Self:
+        """Open a session.
+
+        Args:
+            config: The stream's validated config.
+            triton: The models.
+            settings: All settings.
+            control: What the process shares under load; None for a stream by itself.
+            caller: On whose behalf the models are asked.
+            state: Of a session that was closed, to go on with it; None starts afresh.
 
         Raises:
             ModelError: There are kit descriptions, and the text model gave no answer.
         """
-        return cls(config, triton, settings, await _kits(config, triton))
+        if state is None:
+            view = triton.for_caller(caller)
+            kits = await _kits(config, view)
+            state = StreamState(config, view, settings, kits=kits, tenant=caller.tenant)
+        return cls(config, state, settings, control or LoadControl(settings))
 
     async def process_frame(
-        self, frame: Frame, found: Detections
+        self, frame: Frame, found: Detections, effort: Effort = FULL_EFFORT
     ) -> tuple[Recognition, list[IdentityUpdate]]:
         """Track, identify and number, record: the walk behind decoding and detection.
+
+        While people of one frame are identified, the next one is tracked.
 
         Args:
             frame: The next frame in presentation order.
             found: Its detections.
+            effort: What may be spent on it.
 
         Returns:
             The recognition, and the revisions of earlier ones that it brought.
         """
-        seconds: dict[str, float] = {}
+        state, seconds = self.state, dict[str, float]()
         hints, people = found.labelled(BALL), found.unlabelled(BALL)
-        with timed(seconds, "track"):
-            tracks, ball = await asyncio.gather(
-                self._tracker.track(frame, people), self._ball.follow(frame, hints)
+        # Locks are fair: frames come out of each in the order in which they went in.
+        async with self._tracking:
+            with timed(seconds, "track"):
+                hurried = self._load.hurried(frame, "track")
+                tracks, ball = await asyncio.gather(
+                    state.tracker.track(hurried, people, max_observed=effort.max_observed),
+                    state.ball.follow(hurried, hints),
+                )
+            count, state.count = state.count, state.count + 1
+        async with self._looking:
+            stretches = effort.identify_stretch, effort.number_stretch
+            embedding = state.identifier.embed(frame, tracks, count, stretch=stretches[0])
+            reading = state.reader.read(frame, tracks, count, stretch=stretches[1])
+            (embeddings, no_teams), (readings, no_numbers) = await asyncio.gather(
+                _optional(embedding, seconds, "identify"), _optional(reading, seconds, "number")
             )
-        embedding = self._identifier.embed(frame, tracks, self._count)
-        reading = self._reader.read(frame, tracks, self._count)
-        (embeddings, no_teams), (readings, no_numbers) = await asyncio.gather(
-            _optional(embedding, seconds, "identify"), _optional(reading, seconds, "number")
-        )
-        players, updates = self._ledger.record(
-            frame.header, self._count, tracks, Observations(embeddings or {}, readings or {})
-        )
+            players, updates = state.ledger.record(
+                frame.header, count, tracks, Observations(embeddings or {}, readings or {})
+            )
 
-        self._count += 1
         missing = {
-            Degradation.UNTRAINED_WEIGHTS: self._untrained,
+            Degradation.UNTRAINED_WEIGHTS: state.is_untrained,
             Degradation.TRACKER_UNAVAILABLE: tracks.is_degraded,
             Degradation.IDENTIFICATION_UNAVAILABLE: no_teams,
             Degradation.NUMBERS_UNAVAILABLE: no_numbers,
         }
-        degradations = frozenset(kind for kind, is_missing in missing.items() if is_missing)
+        degradations = effort.degradations.union(kind for kind, is_so in missing.items() if is_so)
         recognition = Recognition(
             frame.header, frame.width, frame.height, players, ball, degradations, seconds
         )
         return recognition, updates
 
-    async def run(self, frames: AsyncIterator[EncodedFrame], emit: Emit) -> None:
+    async def run(self, frames: AsyncIterator[EncodedFrame | LostFrame], emit: Emit) -> None:
         """Recognise a whole stream; see `Flow.run`."""
         await self._flow.run(frames, emit)
 
     async def close(self) -> None:
-        """Free what the stream holds here and in the cluster."""
-        await self._tracker.close()
+        """Let frames that were begun end, and free what is held here and in the cluster."""
+        async with self._tracking, self._looking:
+            await self.state.tracker.close()
         await asyncio.to_thread(self._decoder.close)
 
     @property
@@ -127,12 +202,12 @@ class StreamSession:
     @property
     def stats(self) -> StreamStats:
         """Totals so far."""
-        return self._flow.stats
+        return self.state.stats
 
     @property
     def people(self) -> tuple[Person, ...]:
         """Everybody recognised so far, by ascending track id."""
-        return self._ledger.people
+        return self.state.ledger.people
 
 
 async def _optional(

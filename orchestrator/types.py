@@ -86,6 +86,16 @@ class GapReason(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf a model is asked: tenants share it by weight, a tenant's streams evenly."""
+
+    stream: str
+    tenant: str = "default"
+    weight: float = 1.0
+    """The tenant's share relative to other tenants, more than 0."""
+
+
+@dataclass(frozen=True, slots=True)
 class FrameHeader:
     """What the client said about a frame; echoed as it came."""
 
@@ -105,6 +115,8 @@ class EncodedFrame:
 
     header: FrameHeader
     data: bytes
+    is_answered: bool = False
+    """Whether it is here only because later ones cannot be decoded without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +154,15 @@ class Shift:
 
     Attributes:
         affine: float32 `(2, 3)`, from pixels of the frame before to pixels of this one.
+        zoom: How much larger things are than in the frame before.
     """
 
     affine: NDArray[np.float32]
+    zoom: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        zoom = float(np.sqrt(max(np.linalg.det(self.affine[:, :2]), 1e-6)))
+        object.__setattr__(self, "zoom", zoom)  # once per frame, and not for everybody in it
 
     def moved(self, xyxy: Boxes) -> Boxes:
         """Return boxes of the frame before, `(..., 4)`, as they lie in this one if they rested."""
@@ -152,11 +170,6 @@ class Shift:
         centre = centre @ self.affine[:, :2].T + self.affine[:, 2]
         half = half * self.zoom
         return np.asarray(np.concatenate((centre - half, centre + half), axis=-1), np.float32)
-
-    @property
-    def zoom(self) -> float:
-        """How much larger things are than in the frame before."""
-        return float(np.sqrt(max(np.linalg.det(self.affine[:, :2]), 1e-6)))
 
 
 @dataclass(frozen=True, slots=True)

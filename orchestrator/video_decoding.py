@@ -173,6 +173,11 @@ class AccessUnitDecoder:
         return rgb.to_ndarray().astype(np.uint8, copy=False)
 
 
+def is_random_access_point(unit: bytes, encoding: Encoding) -> bool:
+    """Whether decoding can start at an access unit in Annex B form."""
+    return _is_access_point(_split(unit), encoding)
+
+
 def _open_codec(encoding: Encoding, max_pixels: int) -> av.VideoCodecContext:
     codec = av.CodecContext.create(encoding.name.lower(), "r")
     assert isinstance(codec, av.VideoCodecContext)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -35,6 +35,7 @@ class LocalCluster:
         overrides: Overrides | None = None,
         repository: Path | None = None,
         *,
+        replicas: Mapping[str, int] | None = None,
         threads: int = 1,
         startup_seconds: float = 120.0,
     ) -> None:
@@ -46,6 +47,7 @@ class LocalCluster:
             models: Names of the models to serve; None for all of the repository.
             overrides: Config parameters to change, by model.
             repository: The model repository; None for the product's own.
+            replicas: Number of servers by model; those models get servers of their own.
             threads: Native threads of each model process, 1 or more.
             startup_seconds: How long the models may take to load.
         """
@@ -55,14 +57,31 @@ class LocalCluster:
         self._models = models
         self._overrides = overrides or {}
         self._repository = repository or DEFAULT_REPOSITORY
+        self._replicas = replicas or {}
         self._threads = threads
         self._startup_seconds = startup_seconds
         self._stack = contextlib.AsyncExitStack()
 
     @property
     def endpoints(self) -> dict[str, str]:
-        """`host:port` of gRPC by model name."""
-        return {model: server.endpoint for server in self.servers for model in server.models}
+        """`host:port` of gRPC by model name; the first one's of several replicas."""
+        return {model: found[0] for model, found in self.replica_endpoints.items()}
+
+    @property
+    def replica_endpoints(self) -> dict[str, list[str]]:
+        """`host:port` of gRPC of all replicas by model name."""
+        return {
+            model: [server.endpoint for server in servers]
+            for model, servers in self.replicas.items()
+        }
+
+    @property
+    def replicas(self) -> dict[str, list[TritonServer]]:
+        """The servers of each model."""
+        models = dict.fromkeys(model for server in self.servers for model in server.models)
+        return {
+            model: [server for server in self.servers if model in server.models] for model in models
+        }
 
     @property
     def metrics_endpoints(self) -> dict[str, str]:
@@ -90,8 +109,7 @@ class LocalCluster:
                     self._overrides, repository=self._repository, variant=self._variant
                 )
             )
-            groups = [(model,) for model in models] if self._split else [models]
-            servers = tuple(self._server(repository, group) for group in groups)
+            servers = tuple(self._server(repository, group) for group in self._groups(models))
             stack.push_async_callback(_stop_all, servers)
             await _start_all(servers)
             self.servers = servers
@@ -110,10 +128,17 @@ class LocalCluster:
     def _known_models(self) -> tuple[str, ...]:
         known = model_names(self._repository)
         wanted = known if self._models is None else tuple(self._models)
-        for model in wanted:
+        for model in (*wanted, *self._replicas):
             if model not in known:
                 raise ClusterError(f"model {model!r}: expected one of {', '.join(known)}")
         return wanted
+
+    def _groups(self, models: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return the models of each server."""
+        alone = [model for model in models if self._split or model in self._replicas]
+        together = tuple(model for model in models if model not in alone)
+        apart = [(model,) for model in alone for _ in range(self._replicas.get(model, 1))]
+        return [*([together] if together else []), *apart]
 
     def _server(self, repository: Path, models: Sequence[str]) -> TritonServer:
         return TritonServer(

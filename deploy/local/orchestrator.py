@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -24,7 +25,7 @@ class OrchestratorProcess:
 
     def __init__(
         self,
-        endpoints: dict[str, str],
+        endpoints: Mapping[str, str | list[str]],
         *,
         port: int = 0,
         settings: dict[str, str] | None = None,
@@ -33,7 +34,7 @@ class OrchestratorProcess:
         """Describe a process; entering the context starts it.
 
         Args:
-            endpoints: `host:port` of gRPC by model name.
+            endpoints: `host:port` of gRPC by model name; several are replicas.
             port: TCP port of the public API; 0 takes a free one.
             settings: Further `TOUCHLINE_*` variables.
             startup_seconds: How long it may take until it listens.
@@ -58,6 +59,12 @@ class OrchestratorProcess:
         if self._process is None:
             raise ClusterError("the orchestrator is not started")
         return self._process.pid
+
+    async def wait(self) -> int:
+        """Wait until it ends, as after a signal, and return its exit code."""
+        if self._process is None:
+            raise ClusterError("the orchestrator is not started")
+        return await self._process.wait()
 
     def log_text(self) -> str:
         """What the orchestrator logged so far."""

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -56,11 +57,16 @@ class TritonWheel:
         names = ("libtriton_python.so", "triton_python_backend_utils.py")
         return (*(backend / name for name in names), self.stub)
 
-    def link_backend(self, directory: Path) -> None:
-        """Make `directory/python`, the Python backend without the stubs of other Pythons."""
+    def link_backend(self, directory: Path, packages: Sequence[Path] = ()) -> None:
+        """Make `directory/python`, the Python backend without the stubs of other Pythons.
+
+        Args:
+            directory: Where to make it.
+            packages: Python packages that all models of the server may import.
+        """
         backend = directory / "python"
         backend.mkdir()
-        for file in self.backend_files:
+        for file in (*self.backend_files, *packages):
             (backend / file.name).symlink_to(file)
 
     def environment(self, threads: int) -> dict[str, str]:

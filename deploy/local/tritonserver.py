@@ -23,6 +23,9 @@ DRAIN_SECONDS = 5
 STOP_SECONDS = 15.0
 """How long a stopping server may take in all before it is killed."""
 
+SHARED_PACKAGES = {"sim": (Path(__file__).parent / "sim" / "touchline_sim",)}
+"""Python packages that the models of a variant import beside their own folders."""
+
 _SHARED_MEMORY_BYTES = 1 << 20
 """First size and growth step of a model instance's shared memory region."""
 
@@ -43,6 +46,7 @@ class TritonServer:
         models: The models that are ready when the context is entered.
         name: The server's id, as `ServerMetadata.name` tells it; its files' names begin with it.
         endpoint: `host:port` of gRPC.
+        http_endpoint: `host:port` of HTTP.
         metrics_endpoint: `host:port` of Prometheus metrics, at `/metrics`.
         log: The server's log file; it exists within the context only.
     """
@@ -55,6 +59,7 @@ class TritonServer:
         variant: str = "cpu",
         threads: int = 1,
         startup_seconds: float = 120.0,
+        trace_endpoint: str | None = None,
     ) -> None:
         """Describe a server; `start` starts it.
 
@@ -65,10 +70,13 @@ class TritonServer:
                 that is missing, as for the variant `default`.
             threads: Native threads of each model process, 1 or more.
             startup_seconds: How long all models together may take to load.
+            trace_endpoint: URL that takes OTLP over HTTP: spans of all requests with a
+                `traceparent` are sent there.
         """
         self.models = tuple(models)
         self.name = ownership.owned_name()
         self.endpoint = ""
+        self.http_endpoint = ""
         self.metrics_endpoint = ""
         self._directory = ownership.directory(self.name)
         self.log = self._directory / "tritonserver.log"
@@ -76,7 +84,9 @@ class TritonServer:
         self._variant = variant
         self._threads = threads
         self._startup_seconds = startup_seconds
+        self._trace_endpoint = trace_endpoint
         self._process: asyncio.subprocess.Process | None = None
+        self._ports: Ports | None = None
 
     @property
     def pid(self) -> int:
@@ -100,6 +110,8 @@ class TritonServer:
     async def start(self) -> None:
         """Start the server and return when all models are ready.
 
+        One that was stopped starts on the ports that it had, if they are free.
+
         Raises:
             ClusterError: A library is missing, a model failed to load, the server ended, or it was
                 not ready in time; the text holds the reason or the log's last lines.
@@ -112,7 +124,7 @@ class TritonServer:
         async with contextlib.AsyncExitStack() as on_failure:
             on_failure.push_async_callback(self._discard)
             self._directory.mkdir(mode=0o700)
-            wheel.link_backend(self._directory)
+            wheel.link_backend(self._directory, SHARED_PACKAGES.get(self._variant, ()))
             await self._start_in_time(wheel, environment)
             on_failure.pop_all()
 
@@ -130,8 +142,10 @@ class TritonServer:
     async def _start_in_time(self, wheel: TritonWheel, environment: dict[str, str]) -> None:
         try:
             async with asyncio.timeout(self._startup_seconds):
-                while not await self._start_on(free_ports(), wheel, environment):
-                    pass  # another process was quicker on one of the ports: try others
+                ports = self._ports or free_ports()
+                while not await self._start_on(ports, wheel, environment):
+                    ports = free_ports()  # another process was quicker on one of them
+                self._ports = ports
         except TimeoutError as error:
             raise ClusterError(
                 f"tritonserver with {', '.join(self.models)} was not ready after "
@@ -143,6 +157,7 @@ class TritonServer:
     ) -> bool:
         """Start on the given ports; return False if one of them turns out to be taken."""
         self.endpoint = f"{HOST}:{ports.grpc}"
+        self.http_endpoint = f"{HOST}:{ports.http}"
         self.metrics_endpoint = f"{HOST}:{ports.metrics}"
         process = await self._spawn(self._command(wheel, ports), environment)
         async with InferenceServerClient(self.endpoint, channel_args=_CHANNEL_ARGUMENTS) as client:
@@ -211,8 +226,21 @@ class TritonServer:
             "--disable-auto-complete-config",
             *(f"--{option}={value}" for option, value in options.items()),
             *(f"--backend-config=python,{key}={value}" for key, value in python_backend.items()),
+            *(f"--trace-config={setting}" for setting in self._tracing()),
             *(f"--load-model={model}" for model in self.models),
         ]
+
+    def _tracing(self) -> tuple[str, ...]:
+        if self._trace_endpoint is None:
+            return ()
+        return (
+            "mode=opentelemetry",
+            f"opentelemetry,url={self._trace_endpoint}",
+            "opentelemetry,resource=service.name=tritonserver",
+            "opentelemetry,bsp_schedule_delay=500",
+            "level=TIMESTAMPS",
+            "rate=0",  # of requests without a parent; those with one are traced all the same
+        )
 
     async def _discard(self) -> None:
         """Kill the server with its model processes if it still runs, and remove its files."""

@@ -2,13 +2,17 @@
 
 import argparse
 import asyncio
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 
+from orchestrator.cli.connection import add_client_flags, add_server_flags
+from orchestrator.cli.keys import add_keys_command
 from orchestrator.cli.offline import COMMANDS, run_offline
+from orchestrator.cli.plan import add_plan_command
 from orchestrator.errors import TouchlineError
 
 
@@ -44,21 +48,36 @@ def _parser() -> argparse.ArgumentParser:
     recognize.add_argument("--kit-a", default="", metavar="TEXT", help='e.g. "red shirt"')
     recognize.add_argument("--kit-b", default="", metavar="TEXT")
     _add_server(recognize)
+    add_client_flags(recognize)
     recognize.set_defaults(run=_recognize)
 
     image = commands.add_parser("image", help="recognise one JPEG or PNG file")
     image.add_argument("image", type=Path, metavar="FILE")
     image.add_argument("--output", type=Path, metavar="FILE.png", help="write the picture drawn on")
     _add_server(image)
+    add_client_flags(image)
     image.set_defaults(run=_image)
 
     up = commands.add_parser("up", help="run the cluster on this machine until Ctrl-C")
     up.add_argument("--port", type=int, default=50051)
     _add_cluster(up)
+    add_server_flags(up)
     up.set_defaults(run=_up)
 
     serve = commands.add_parser("serve", help="run an orchestrator, set by TOUCHLINE_* variables")
     serve.set_defaults(run=_serve)
+
+    top = commands.add_parser("top", help="show what running orchestrators are doing")
+    top.add_argument("urls", nargs="+", metavar="HOST:PORT", help="where metrics are served")
+    top.add_argument("--interval", type=_seconds, default=2.0, metavar="SECONDS")
+    top.add_argument("--once", action="store_true", help="print one interval and end")
+    top.set_defaults(run=_top)
+
+    keys = commands.add_parser("keys", help="make, list and revoke API keys")
+    add_keys_command(keys)
+
+    plan = commands.add_parser("plan", help="say what a number of streams needs and costs")
+    add_plan_command(plan)
 
     doctor = commands.add_parser("doctor", help="say what this machine lacks")
     doctor.set_defaults(run=_doctor)
@@ -86,6 +105,15 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _seconds(text: str) -> float:
+    try:
+        if 0 < float(text) < math.inf:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected more than 0 seconds, got {text!r}")
+
+
 def _recognize(options: argparse.Namespace) -> int:
     from orchestrator.cli.recognize import recognize_file
 
@@ -108,6 +136,12 @@ def _serve(_: argparse.Namespace) -> int:
     from orchestrator.__main__ import main as serve
 
     return serve()
+
+
+def _top(options: argparse.Namespace) -> int:
+    from orchestrator.cli.top import watch
+
+    return asyncio.run(watch(options))
 
 
 def _doctor(_: argparse.Namespace) -> int:

@@ -8,9 +8,9 @@ from google.protobuf.json_format import MessageToJson
 from soccer.v1 import player_recognition_pb2 as pb
 
 from orchestrator.cli.annotate import Painter
+from orchestrator.cli.connection import connect
 from orchestrator.cli.local import console, server_target
 from orchestrator.cli.recognize import UNTRAINED_BANNER
-from orchestrator.client import RecognitionClient
 from orchestrator.errors import InvalidRequestError
 from orchestrator.picture_decoding import decode_compressed
 from orchestrator.types import Encoding
@@ -36,7 +36,7 @@ async def recognize_image(options: argparse.Namespace) -> int:
         data=data,
         result_options=pb.ResultOptions(include_masks=options.output is not None),
     )
-    async with server_target(options) as target, RecognitionClient(target) as client:
+    async with server_target(options) as target, connect(target, options) as client:
         response = await client.recognize_frame(request)
     untrained = any(model.untrained for model in response.models)
     if untrained:

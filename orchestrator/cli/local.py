@@ -11,6 +11,7 @@ from rich.console import Console
 from deploy.local.cluster import LocalCluster
 from deploy.local.doctor import checks
 from deploy.local.orchestrator import OrchestratorProcess
+from orchestrator.cli.connection import server_settings
 from orchestrator.errors import ClusterError
 
 console = Console(stderr=True, highlight=False)
@@ -40,7 +41,7 @@ async def local_server(options: argparse.Namespace, *, port: int) -> AsyncIterat
                 LocalCluster(split=options.split, overrides=overrides)
             )
             orchestrator = await stack.enter_async_context(
-                OrchestratorProcess(cluster.endpoints, port=port)
+                OrchestratorProcess(cluster.endpoints, port=port, settings=server_settings(options))
             )
             resources = stack.pop_all()
     async with resources:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from soccer.v1 import player_recognition_pb2 as pb
 
 from orchestrator.cli.annotate import AnnotatedVideo
+from orchestrator.cli.connection import connect
 from orchestrator.cli.local import console, server_target
 from orchestrator.cli.outputs import ResultFiles
 from orchestrator.cli.video import VideoFile, access_units, frames, probe
@@ -25,7 +26,7 @@ UNTRAINED_BANNER = "RANDOM WEIGHTS: NOT A RESULT"
 async def recognize_file(options: argparse.Namespace) -> int:
     """Recognise one file and write what was found; return the exit code."""
     video = probe(options.video)
-    async with server_target(options) as target, RecognitionClient(target) as client:
+    async with server_target(options) as target, connect(target, options) as client:
         summary = await _recognize(client, video, options)
     return _report(summary, options.output)
 

@@ -163,7 +163,7 @@ def _ball(ball: Ball | None) -> pb.Ball | None:
 
 
 def _box(xyxy: Boxes) -> pb.PixelBox:
-    x_min, y_min, x_max, y_max = map(float, xyxy)
+    x_min, y_min, x_max, y_max = xyxy.tolist()
     return pb.PixelBox(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
 
 

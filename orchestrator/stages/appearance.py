@@ -25,12 +25,12 @@ def shirts(pixels: Pixels, xyxy: Boxes) -> Shirts:
     if not len(xyxy):
         return np.zeros((0, 3), np.float32)
     low, size = xyxy[:, [0, 1, 0, 1]], np.tile(xyxy[:, 2:] - xyxy[:, :2], 2)
-    torsos = (low + _TORSO * size).round().astype(int)
+    torsos = (low + _TORSO * size).round().astype(int).tolist()
     colours = np.zeros((len(xyxy), 1, 3), np.uint8)
     for row, (x0, y0, x1, y1) in enumerate(torsos):
         torso = pixels[max(y0, 0) : max(y1, y0 + 1), max(x0, 0) : max(x1, x0 + 1)]
         if torso.size:
-            colours[row, 0] = torso.mean(axis=(0, 1))
+            colours[row, 0] = np.divide(cv2.sumElems(torso)[:3], torso.shape[0] * torso.shape[1])
     return np.asarray(cv2.cvtColor(colours, cv2.COLOR_RGB2LAB)[:, 0], np.float32)
 
 

@@ -37,12 +37,14 @@ class Association:
             each other the detector often sees one. They need not be in `row_of`.
         strays: Tracks without a detection, whose mask lies on somebody else's body.
         crowded: Detections that show more than one person, bool `(detections,)`.
+        overlap: Of detections with the tracks' masks, `(detections, tracks)`; 0 without a mask.
     """
 
     row_of: dict[int, int]
     shared: frozenset[int]
     strays: frozenset[int]
     crowded: NDArray[np.bool_]
+    overlap: Affinity
 
 
 def expected_rows(people: Detections, tracks: Sequence[Tracklet], least: float) -> dict[int, int]:
@@ -73,36 +75,32 @@ def associate(
     nearness = near(people.xyxy, expected)
     fitting = _fitting(worn, tracks)
     likely = np.maximum(overlap, _NEAR_WEIGHT * nearness)
-    likely = _affinity(people, tracks, segments, likely)
+    masked = _masked(people, segments)
+    # Masks overrule motion as far as they are believed.
+    likely += np.array([track.support for track in tracks], np.float32) * (masked - likely)
     pairs = match(_ranked(likely * fitting, tracks, least), nearness * fitting, least)
     row_of = {column: row for row, column in pairs}
     shared, strays = _without_own(people.xyxy, tracks, segments, row_of)
     crowded = np.asarray((overlap > _CROWD_IOU).sum(axis=1) > 1)
-    return Association(row_of, frozenset(shared), frozenset(strays), crowded)
+    return Association(row_of, frozenset(shared), frozenset(strays), crowded, masked)
 
 
-def _affinity(
-    people: Detections,
-    tracks: Sequence[Tracklet],
-    segments: Sequence[Segment | None],
-    likely: Affinity,
-) -> Affinity:
-    """Let masks overrule motion as far as they are believed."""
-    affinity = likely.copy()
-    for column, (track, segment) in enumerate(zip(tracks, segments, strict=True)):
-        if segment is not None:
-            masked = iou(people.xyxy, segment.xyxy[None])[:, 0]
-            affinity[:, column] += track.support * (masked - affinity[:, column])
-    return affinity
+def _masked(people: Detections, segments: Sequence[Segment | None]) -> Affinity:
+    """Return the overlap of detections with masks, 0 where there is none."""
+    columns = [column for column, segment in enumerate(segments) if segment is not None]
+    boxes = stacked([segment.xyxy for segment in segments if segment is not None])
+    masked = np.zeros((len(people), len(segments)), np.float32)
+    masked[:, columns] = iou(people.xyxy, boxes)
+    return masked
 
 
 def _fitting(worn: Shirts, tracks: Sequence[Tracklet]) -> Affinity:
     """Return what is left of an affinity in view of the shirts, `(detections, tracks)`."""
     fitting = np.ones((len(worn), len(tracks)), np.float32)
-    for column, track in enumerate(tracks):
-        if track.shirt is not None:
-            alike = likeness(worn, track.shirt[None])[:, 0]
-            fitting[:, column] -= _SHIRT_WEIGHT * (1 - alike)
+    columns = [column for column, track in enumerate(tracks) if track.shirt is not None]
+    if columns:
+        known = np.stack([track.shirt for track in tracks if track.shirt is not None])
+        fitting[:, columns] -= _SHIRT_WEIGHT * (1 - likeness(worn, known))
     return fitting
 
 

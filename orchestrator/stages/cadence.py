@@ -21,20 +21,20 @@ class Cadence:
         self._max_crops = max_crops
         self._last: dict[int, int] = {}
 
-    def due(self, seen: tuple[Track, ...], frame_count: int) -> list[Track]:
+    def due(self, seen: tuple[Track, ...], frame_count: int, stretch: int = 1) -> list[Track]:
         """Return the tracks to look at now, at most `max_crops`, by ascending object id.
 
         Args:
             seen: Tracks of this frame.
             frame_count: Number of the frame within the stream, rising by one.
+            stretch: Factor on the time between two looks.
         """
         self._last = {t.object_id: self._last.get(t.object_id, -1) for t in seen}
-        waiting = [
-            track
-            for track in _unobstructed(seen)
-            if self._last[track.object_id] < 0
-            or frame_count - self._last[track.object_id] >= self._interval_frames
-        ]
+        latest = frame_count - stretch * self._interval_frames
+        is_due = {key for key, last in self._last.items() if last < 0 or last <= latest}
+        if not is_due:
+            return []
+        waiting = [track for track in _unobstructed(seen) if track.object_id in is_due]
         waiting.sort(key=lambda track: (self._last[track.object_id], track.object_id))
         chosen = waiting[: self._max_crops]
         for track in chosen:
@@ -44,8 +44,6 @@ class Cadence:
 
 def _unobstructed(seen: tuple[Track, ...]) -> list[Track]:
     """Return new tracks, and those that no other track overlaps much."""
-    if not seen:
-        return []
     boxes = np.stack([track.xyxy for track in seen])
     overlap = iou(boxes, boxes)
     np.fill_diagonal(overlap, 0.0)

@@ -7,13 +7,15 @@ from numpy.typing import NDArray
 from orchestrator.types import Boxes, Pixels, Shift
 
 _WIDTH = 480
-"""Pictures are compared at this width: a fraction of a pixel's accuracy, at 5 ms a frame."""
-_MOST_CORNERS = 150
+"""Pictures are compared at this width: a fraction of a pixel's accuracy, at 2 ms a frame."""
+_MOST_CORNERS = 100
 _LEAST_CORNERS = 12
 """Fewer cannot tell the camera's motion from people's."""
 _CORNER_QUALITY = 0.003
-_CORNER_DISTANCE_PX = 10
-_MARGIN_PX = 4.0
+_CORNER_DISTANCE_PX = 6
+"""Corners, distances and margins are those of a picture of half the width: larger corners, found in
+a quarter of the time, are followed more surely."""
+_MARGIN_PX = 2.0
 """A corner this near to somebody who walks is drawn along."""
 _INLIER_PX = 1.0
 _MOVING_PX = 0.2
@@ -49,9 +51,8 @@ class CameraMotion:
         """
         height, width = pixels.shape[:2]
         scale = min(1.0, _WIDTH / width)
-        size = (round(width * scale), round(height * scale))
-        small = cv2.resize(pixels[:, :, 1], size, interpolation=cv2.INTER_AREA)
-        previous, self._previous = self._previous, np.asarray(small, np.uint8)
+        small = _small(pixels, round(height * scale), round(width * scale))
+        previous, self._previous = self._previous, small
         affine, self.likeness = _STILL, 1.0
         if previous is not None and previous.shape == small.shape:
             affine, self.likeness = _motion(previous, self._previous, people * scale)
@@ -60,6 +61,16 @@ class CameraMotion:
         in_source = affine.copy()
         in_source[:, 2] /= scale
         self.shift = Shift(in_source)
+
+
+def _small(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Return the green of a picture, shrunken; of a large one not every pixel counts."""
+    step = max(1, pixels.shape[1] // (2 * width))
+    columns = pixels.shape[1] // step
+    # Where `step` pixels count as one of many channels, one green of them is extracted at once.
+    rows = pixels[step // 2 :: step, : columns * step].reshape(-1, columns, 3 * step)
+    green = cv2.extractChannel(rows, 3 * (step // 2) + 1)
+    return np.asarray(cv2.resize(green, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _motion(before: Pixels, after: Pixels, people: Boxes) -> tuple[NDArray[np.float32], float]:
@@ -80,14 +91,16 @@ def _motion(before: Pixels, after: Pixels, people: Boxes) -> tuple[NDArray[np.fl
 
 def _corners(picture: Pixels, people: Boxes) -> NDArray[np.float32]:
     """Find corners of the scene, float32 `(n, 2)`. Source: Shi and Tomasi 1994, as in OpenCV."""
-    scene = np.full(picture.shape, 255, np.uint8)
+    half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    scene = np.full(half.shape, 255, np.uint8)
     margin = np.array((-_MARGIN_PX, -_MARGIN_PX, _MARGIN_PX, _MARGIN_PX))
-    for x0, y0, x1, y1 in (people + margin).round().astype(int).clip(0):
+    for x0, y0, x1, y1 in (people / 2 + margin).round().astype(int).clip(0).tolist():
         scene[y0:y1, x0:x1] = 0
     found = cv2.goodFeaturesToTrack(
-        picture, _MOST_CORNERS, _CORNER_QUALITY, _CORNER_DISTANCE_PX, mask=scene
+        half, _MOST_CORNERS, _CORNER_QUALITY, _CORNER_DISTANCE_PX, mask=scene
     )
-    return np.array([] if found is None else found, np.float32).reshape(-1, 2)  # type: ignore[redundant-expr]
+    corners = np.array([] if found is None else found, np.float32).reshape(-1, 2)  # type: ignore[redundant-expr]
+    return 2 * corners + 0.5  # a pixel of the half picture is the middle of four
 
 
 def _fit(start: NDArray[np.float32], end: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:

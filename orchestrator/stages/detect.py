@@ -72,7 +72,7 @@ class Detector:
         tiles, regions = await asyncio.to_thread(
             square_tiles, frame.pixels, self._columns, self._size
         )
-        found = await self._infer(tiles, regions)
+        found = await self._infer(tiles, regions, frame.deadline)
         return self._sound(merge_tiles(found, regions), frame)
 
     async def look_for_ball(self, frame: Frame, window: Boxes) -> Detections:
@@ -94,11 +94,13 @@ class Detector:
         square = await asyncio.to_thread(
             resized, frame.pixels[y0:y1, x0:x1], self._size, self._size
         )
-        (found,) = await self._infer(square[np.newaxis], window[np.newaxis])
+        (found,) = await self._infer(square[np.newaxis], window[np.newaxis], frame.deadline)
         return self._sound(found.labelled(BALL), frame)
 
-    async def _infer(self, tiles: NDArray[np.uint8], regions: Boxes) -> list[Detections]:
-        reply = await self._triton.infer(RFDETR_DETECTOR, {"image": tiles})
+    async def _infer(
+        self, tiles: NDArray[np.uint8], regions: Boxes, deadline: float
+    ) -> list[Detections]:
+        reply = await self._triton.infer(RFDETR_DETECTOR, {"image": tiles}, deadline=deadline)
         return [
             self._decode(boxes, logits, region)
             for boxes, logits, region in zip(

@@ -15,7 +15,7 @@ _LABEL_ROLES = {
     "goalkeeper": Role.GOALKEEPER,
     "referee": Role.REFEREE,
 }
-_LEAST_VISIBLE = 0.5
+_LEAST_VISIBLE = 0.3
 _HEIGHT_DECAY = 0.99
 _NO_TEAM = TeamBelief(None, 0.0)
 _NOBODY = Identity()
@@ -37,6 +37,8 @@ class Person:
     frame_count: int = 0
     is_lost: bool = False
     embedding_sum: NDArray[np.float32] | None = None
+    embedding: NDArray[np.float32] | None = None
+    """Mean embedding, L2-normalised `(D,)`; None before the first."""
     embedding_count: int = 0
     number_votes: NDArray[np.float32] = field(default_factory=lambda: np.zeros(100, np.float32))
     number_count: int = 0
@@ -44,13 +46,6 @@ class Person:
     role_votes: NDArray[np.float32] = field(default_factory=lambda: np.zeros(4, np.float32))
     team: TeamBelief = _NO_TEAM
     identity: Identity = _NOBODY
-
-    @property
-    def embedding(self) -> NDArray[np.float32] | None:
-        """Mean embedding, L2-normalised `(D,)`; None before the first."""
-        if self.embedding_sum is None:
-            return None
-        return self.embedding_sum / max(float(np.linalg.norm(self.embedding_sum)), 1e-12)
 
     def see(self, track: Track, frame_index: int, frame_count: int) -> None:
         """Take note of the person's place and detector label in a frame."""
@@ -65,26 +60,22 @@ class Person:
 
     def embed(self, embedding: NDArray[np.float32]) -> None:
         """Add an embedding."""
-        before = 0.0 if self.embedding_sum is None else self.embedding_sum
-        self.embedding_sum = np.asarray(before + embedding, np.float32)
-        self.embedding_count += 1
+        self._add_embeddings(embedding, 1)
 
     def read(self, reading: NumberReading) -> None:
         """Add a reading of number and role.
 
-        A number out of sight does not count, and a reading unsure of itself counts less.
+        A number out of sight does not count, and a reading unsure of itself counts for little.
         """
         if reading.visible >= _LEAST_VISIBLE:
-            self.number_votes += reading.visible * reading.numbers.max() * reading.numbers
+            self.number_votes += reading.visible * reading.numbers.max() ** 2 * reading.numbers
             self.number_count += 1
         self.role_votes += reading.roles
 
     def absorb(self, other: "Person") -> None:
         """Add the evidence of another track of the same person."""
         if other.embedding_sum is not None:
-            before = 0.0 if self.embedding_sum is None else self.embedding_sum
-            self.embedding_sum = np.asarray(before + other.embedding_sum, np.float32)
-            self.embedding_count += other.embedding_count
+            self._add_embeddings(other.embedding_sum, other.embedding_count)
         self.number_votes += other.number_votes
         self.number_count += other.number_count
         self.role_votes += other.role_votes
@@ -102,10 +93,12 @@ class Person:
             settings: When a number may be said.
             allowed: Which numbers are on the team sheet, bool `(100,)`; None allows all.
         """
+        if self.number_count < settings.min_readings:
+            return None, 0.0
         votes = self.number_votes if allowed is None else self.number_votes * allowed
         best = int(votes.argmax())
         total = float(self.number_votes.sum())
-        if self.number_count < settings.min_readings or votes[best] < settings.min_votes:
+        if votes[best] < settings.min_votes:
             return None, 0.0
         share, next_best = float(votes[best]) / total, float(np.partition(votes, -2)[-2])
         is_clear = share >= settings.min_confidence and votes[best] >= settings.min_lead * next_best
@@ -119,3 +112,9 @@ class Person:
         best = int(self.role_votes.argmax())
         share = float(self.role_votes[best]) / total
         return (_ROLES[best], share) if share >= settings.role_min_confidence else (None, 0.0)
+
+    def _add_embeddings(self, total: NDArray[np.float32], count: int) -> None:
+        before = 0.0 if self.embedding_sum is None else self.embedding_sum
+        self.embedding_sum = np.asarray(before + total, np.float32)
+        self.embedding_count += count
+        self.embedding = self.embedding_sum / max(float(np.linalg.norm(self.embedding_sum)), 1e-12)

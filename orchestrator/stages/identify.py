@@ -30,8 +30,10 @@ class Identifier:
             max_crops=settings.max_crops_per_frame,
         )
 
-    async def embed(self, frame: Frame, tracks: Tracks, frame_count: int) -> dict[int, Embedding]:
-        """Embed the tracks that are due.
+    async def embed(
+        self, frame: Frame, tracks: Tracks, frame_count: int, *, stretch: int = 1
+    ) -> dict[int, Embedding]:
+        """Embed the tracks that are due, by the frame's deadline; arguments as of `Cadence.due`.
 
         Returns:
             Embedding by object id; empty if nobody is due.
@@ -39,14 +41,16 @@ class Identifier:
         Raises:
             ModelError: The embedder gave no answer.
         """
-        due = self._cadence.due(tracks.seen, frame_count)
+        due = self._cadence.due(tracks.seen, frame_count, stretch)
         if not due:
             return {}
         boxes = np.stack([track.xyxy for track in due])
         pixels = await asyncio.to_thread(
             crops, frame.pixels, boxes, height=self._size, width=self._size
         )
-        reply = await self._triton.infer(SIGLIP_EMBEDDER, {"crops": pixels})
+        reply = await self._triton.infer(
+            SIGLIP_EMBEDDER, {"crops": pixels}, deadline=frame.deadline
+        )
         embeddings = reply["embedding"].astype(np.float32)
         return {track.object_id: row for track, row in zip(due, embeddings, strict=True)}
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.settings import IdentifySettings, NumberSettings
+from orchestrator.stages.association import stacked
 from orchestrator.stages.evidence import Person
 from orchestrator.stages.identify import Embedding
 from orchestrator.stages.returning import returned
@@ -134,8 +135,9 @@ class Ledger:
             if person.last_count >= self._cut_count
         ]
         recently = [(person, away_s) for person, away_s in away if away_s <= _RETURN_S]
-        for person, _ in recently:
-            person.xyxy = tracks.shift.moved(person.xyxy)
+        carried = tracks.shift.moved(stacked([person.xyxy for person, _ in recently]))
+        for (person, _), box in zip(recently, carried, strict=True):
+            person.xyxy = box
         recently = [one for one in recently if one[0].is_lost]
         newcomers = [track for track in tracks.seen if track.object_id not in self._by_object]
         least = self._identify.reidentify_similarity

@@ -8,13 +8,14 @@ goes on with the same ids.
 import contextlib
 import secrets
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator import metrics
 from orchestrator.contracts import SAM2_TRACKER
-from orchestrator.errors import ModelError, SequenceLostError
+from orchestrator.errors import ModelError, ModelOverloadedError, SequenceLostError
 from orchestrator.triton.client import SequenceStep, TritonClient
 from orchestrator.types import Boxes, Frame, Mask
 
@@ -68,7 +69,19 @@ class Segmenter:
         self._known -= dropped
         self._forgotten |= dropped
 
-    async def segment(self, frame: Frame, prompts: Mapping[int, Boxes]) -> dict[int, Segment]:
+    def rest(self) -> None:
+        """Skip a frame: whoever was followed must be prompted anew when it goes on."""
+        self.forget(self._known)
+        self._last = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Roughly what is kept in memory."""
+        return self._last.frame.pixels.nbytes if self._last else 0
+
+    async def segment(
+        self, frame: Frame, prompts: Mapping[int, Boxes], max_observed: int = 0
+    ) -> dict[int, Segment]:
         """Find all objects in the next frame.
 
         A sequence that its replica no longer knows is rebuilt at once.
@@ -77,19 +90,21 @@ class Segmenter:
             frame: The next frame.
             prompts: Boxes `(4,)` of objects to start, by object id. One that was forgotten before
                 this frame starts anew, one that is followed is corrected.
+            max_observed: Most objects to look for, motion carrying the others on; 0 for all.
 
         Returns:
             The objects by id; nobody where there is nobody to look for.
 
         Raises:
+            ModelOverloadedError: SAM2 had no time for this frame; the sequence goes on after it.
             ModelError: There is no answer. The sequence is rebuilt with the next frame.
         """
         if not prompts and not self._known:
             return {}
         try:
-            return await self._advance(frame, prompts)
+            return await self._advance(frame, prompts, max_observed)
         except SequenceLostError:
-            return await self._advance(frame, prompts)
+            return await self._advance(frame, prompts, max_observed)
 
     async def close(self) -> None:
         """End the sequence; its slot is free afterwards. Errors are moot by then."""
@@ -101,10 +116,14 @@ class Segmenter:
         with contextlib.suppress(ModelError):  # the slot's time-to-live frees it
             await self._triton.infer(SAM2_TRACKER, nobody, step=step, timeout_s=_CLOSE_TIMEOUT_S)
 
-    async def _advance(self, frame: Frame, prompts: Mapping[int, Boxes]) -> dict[int, Segment]:
+    async def _advance(
+        self, frame: Frame, prompts: Mapping[int, Boxes], max_observed: int
+    ) -> dict[int, Segment]:
         if self._sequence_id is None:
-            await self._rebuild()
+            await self._rebuild(frame.deadline)
         inputs = _prompted_by_boxes(prompts)
+        if max_observed:
+            inputs["max_observed"] = np.array([[max_observed]], np.int32)
         if self._forgotten and self._sequence_id is not None:
             inputs["forget_object_ids"] = np.array([sorted(self._forgotten)], np.int64)
         segments = await self._step(frame, inputs)
@@ -113,7 +132,7 @@ class Segmenter:
         self._last = _Answered(frame, segments)
         return segments
 
-    async def _rebuild(self) -> None:
+    async def _rebuild(self, deadline: float) -> None:
         """Start a sequence with the last answered frame, its masks being the prompts."""
         last, self._last = self._last, None  # tried once: after a longer outage it would be stale
         known, self._known = self._known, set()
@@ -124,8 +143,10 @@ class Segmenter:
             if object_id in known and not segment.is_empty
         }
         if last and shown:
-            await self._step(last.frame, _prompted_by_masks(shown))
+            late = replace(last.frame, deadline=deadline)
+            await self._step(late, _prompted_by_masks(shown))
             self._known = set(shown)
+            metrics.TRACKER_REBUILDS.inc()
 
     async def _step(
         self, frame: Frame, inputs: dict[str, NDArray[np.generic]]
@@ -133,11 +154,16 @@ class Segmenter:
         is_start = self._sequence_id is None
         sequence_id = self._sequence_id or secrets.randbits(62) + 1
         self._sequence_id = None  # until there is an answer
-        reply = await self._triton.infer(
-            SAM2_TRACKER,
-            {"frame": frame.pixels[None], **inputs},
-            step=SequenceStep(sequence_id, is_start),
-        )
+        try:
+            reply = await self._triton.infer(
+                SAM2_TRACKER,
+                {"frame": frame.pixels[None], **inputs},
+                step=SequenceStep(sequence_id, is_start),
+                deadline=frame.deadline,
+            )
+        except ModelOverloadedError:  # no replica saw the request
+            self._sequence_id = None if is_start else sequence_id
+            raise
         self._sequence_id = sequence_id
         names = ("object_ids", "boxes", "scores", "masks", "observed")
         return {

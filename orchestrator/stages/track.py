@@ -53,25 +53,31 @@ class Tracker:
         self._segmenter = Segmenter(triton)
         self._camera = CameraMotion()
 
-    async def track(self, frame: Frame, people: Detections) -> Tracks:
+    async def track(
+        self, frame: Frame, people: Detections, *, max_observed: int | None = 0
+    ) -> Tracks:
         """Advance by one frame.
 
         Args:
             frame: The next frame of the stream.
             people: Detections of that frame, without the ball.
+            max_observed: Most people that SAM2 looks for, 0 for all; None does without SAM2.
 
         Returns:
             Tracks in source-frame pixels. Without SAM2 they rest on detections and motion alone.
         """
         known = {tracklet.object_id for tracklet in self._tracklets}
         await asyncio.to_thread(self._camera.advance, frame.pixels, self._boxes())
-        for tracklet in self._tracklets:
-            tracklet.advance(self._camera.shift)
+        carried = self._camera.shift.moved(self._boxes())
+        for tracklet, box in zip(self._tracklets, carried, strict=True):
+            tracklet.advance(box)
         cut_off = self._cut_off(people)
+        if max_observed is None:
+            self._segmenter.rest()
         prompts = self._prompts(people)
         is_degraded = False
         try:
-            segments = await self._segmenter.segment(frame, prompts)
+            segments = await self._segments(frame, prompts, max_observed)
         except ModelError:
             segments, is_degraded = {}, True
         self._observe(frame, people, segments)
@@ -81,8 +87,20 @@ class Tracker:
         )
 
     async def close(self) -> None:
-        """End the SAM2 sequence; its slot is free afterwards."""
+        """End the SAM2 sequence; its slot is free afterwards. `track` would begin another."""
         await self._segmenter.close()
+
+    @property
+    def size_bytes(self) -> int:
+        """Roughly what is kept in memory."""
+        return self._segmenter.size_bytes
+
+    async def _segments(
+        self, frame: Frame, prompts: dict[int, Boxes], max_observed: int | None
+    ) -> dict[int, Segment]:
+        if max_observed is None:
+            return {}
+        return await self._segmenter.segment(frame, prompts, max_observed)
 
     def _boxes(self) -> Boxes:
         return stacked([tracklet.xyxy for tracklet in self._tracklets])
@@ -147,7 +165,8 @@ class Tracker:
             tracklet.is_shared = column in found.shared
             if column in found.row_of:
                 row = found.row_of[column]
-                self._confirm(tracklet, people, row, segment)
+                overlap = float(found.overlap[row, column])
+                self._confirm(tracklet, people, row, segment, overlap)
                 if tracklet.shirt is None or not found.crowded[row]:
                     tracklet.wear(worn[row])
                 continue
@@ -169,11 +188,15 @@ class Tracker:
         return segment
 
     def _confirm(
-        self, tracklet: Tracklet, people: Detections, row: int, segment: Segment | None
+        self,
+        tracklet: Tracklet,
+        people: Detections,
+        row: int,
+        segment: Segment | None,
+        overlap: float,
     ) -> None:
-        """Take note of a tracklet's detection."""
+        """Take note of a tracklet's detection, and of its overlap with the mask."""
         box = people.xyxy[row]
-        overlap = float(iou(box[None], segment.xyxy[None])[0, 0]) if segment else 0.0
         if tracklet.is_shared:
             settled = _own_part(tracklet, segment)
         elif segment is not None and overlap >= _AGREEMENT_IOU:
@@ -246,5 +269,6 @@ def _own_part(tracklet: Tracklet, segment: Segment | None) -> Boxes:
 
 
 def _is_cut_off(xyxy: Boxes, frame: Frame) -> bool:
-    low, high = xyxy[:2], xyxy[2:] - (frame.width, frame.height)
-    return bool((low < _EDGE_PX).any() or (high > -_EDGE_PX).any())
+    x0, y0, x1, y1 = xyxy.tolist()
+    right, below = frame.width - x1, frame.height - y1
+    return bool(min(x0, y0, right, below) < _EDGE_PX)

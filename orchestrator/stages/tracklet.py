@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.stages.segmenting import Segment
-from orchestrator.types import Boxes, Mask, Shift
+from orchestrator.types import Boxes, Mask
 
 _VELOCITY_BLEND = 0.25
 """Weight of the newest motion in the steady one, once there is a steady one."""
@@ -62,9 +62,13 @@ class Tracklet:
         before = shirt if self.shirt is None else self.shirt
         self.shirt = before + _SHIRT_BLEND * (shirt - before)
 
-    def advance(self, shift: Shift) -> None:
-        """Go to where the object is expected in the next frame: by the camera, and by itself."""
-        self.xyxy = shift.moved(self.xyxy) + np.tile(self.velocity, 2)
+    def advance(self, carried: Boxes) -> None:
+        """Go to where the object is expected in the next frame.
+
+        Args:
+            carried: Where the camera's motion alone takes its box, `(4,)`.
+        """
+        self.xyxy = carried + np.concatenate((self.velocity, self.velocity))
 
     def confirm(self, xyxy: Boxes, label: str, confidence: float) -> None:
         """Take note of a detection of the object."""

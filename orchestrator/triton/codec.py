@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc import InferResult
-from tritonclient.utils import np_to_triton_dtype
+from tritonclient.grpc import InferResult, service_pb2
+from tritonclient.utils import deserialize_bytes_tensor, np_to_triton_dtype, triton_to_np_dtype
 
 from orchestrator.contracts import Dim, ModelContract, TensorSpec
 from orchestrator.errors import TensorContractError
@@ -23,12 +23,14 @@ class LiveModel:
         sizes: Size of every symbol of the contract, such as `{"R": 416}`.
         parameters: The model's config parameters.
         max_batch_size: Most rows of one request.
+        instances: Executions that its server runs at once.
     """
 
     contract: ModelContract
     max_batch_size: int
     sizes: Mapping[str, int] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
+    instances: int = 1
 
     def dims(self, spec: TensorSpec) -> tuple[int, ...]:
         """Return the dims of a tensor with every symbol replaced by its size."""
@@ -57,6 +59,10 @@ def check(model: LiveModel, name: str, array: Tensor) -> None:
         spec = contract.tensor(name)
     except KeyError as error:
         raise TensorContractError(contract.name, str(error.args[0])) from error
+    _check(model, spec, array)
+
+
+def _check(model: LiveModel, spec: TensorSpec, array: Tensor) -> None:
     dims = model.dims(spec)
     fits = array.ndim == len(dims) + 1 and all(
         expected in (-1, size) for expected, size in zip(dims, array.shape[1:], strict=False)
@@ -64,8 +70,8 @@ def check(model: LiveModel, name: str, array: Tensor) -> None:
     dtype = np_to_triton_dtype(array.dtype)
     if not fits or dtype != spec.dtype:
         raise TensorContractError(
-            contract.name,
-            f"tensor {name}: expected {spec.dtype} [batch, {', '.join(map(str, dims))}], "
+            model.contract.name,
+            f"tensor {spec.name}: expected {spec.dtype} [batch, {', '.join(map(str, dims))}], "
             f"got {dtype} {list(array.shape)}",
         )
 
@@ -76,11 +82,24 @@ def decode(model: LiveModel, result: InferResult) -> dict[str, Tensor]:
     Raises:
         TensorContractError: An output is missing or breaks the contract.
     """
+    # `InferResult.as_numpy` would walk through all outputs for each of them.
+    reply = result.get_response()
+    arrays = {
+        output.name: _array(output, raw)
+        for output, raw in zip(reply.outputs, reply.raw_output_contents, strict=False)
+    }
     outputs: dict[str, Tensor] = {}
     for spec in model.contract.outputs:
-        array = result.as_numpy(spec.name)
-        if array is None:
+        if spec.name not in arrays:
             raise TensorContractError(model.contract.name, f"output {spec.name} is missing")
-        check(model, spec.name, array)
-        outputs[spec.name] = array
+        outputs[spec.name] = array = arrays[spec.name]
+        _check(model, spec, array)
     return outputs
+
+
+def _array(output: service_pb2.ModelInferResponse.InferOutputTensor, raw: bytes) -> Tensor:
+    """View an output's bytes as an array; strings are copied."""
+    if output.datatype == "BYTES":
+        strings: Tensor = deserialize_bytes_tensor(raw).reshape(output.shape)
+        return strings
+    return np.frombuffer(raw, triton_to_np_dtype(output.datatype)).reshape(output.shape)

@@ -13,7 +13,7 @@ from orchestrator.triton.codec import bind
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = ROOT / "model_repository"
-VARIANTS = ("config.pbtxt", "configs/cpu.pbtxt")
+VARIANTS = ("config.pbtxt", "configs/cpu.pbtxt", "configs/sim.pbtxt")
 _TYPES = {name: f"TYPE_{name}" for name in ("UINT8", "INT32", "INT64", "FP32", "BOOL")} | {
     "BYTES": "TYPE_STRING"
 }
@@ -50,7 +50,7 @@ def test_batching_is_plain(contract, variant):
     assert not batching.HasField("default_queue_policy")
 
 
-def test_the_production_variant_runs_on_gpus_and_cpu_on_cpus():
+def test_the_production_variant_runs_on_gpus_and_the_others_on_cpus():
     for contract in CONTRACTS:
         kinds = {
             variant: {
@@ -59,7 +59,20 @@ def test_the_production_variant_runs_on_gpus_and_cpu_on_cpus():
             }
             for variant in VARIANTS
         }
-        assert kinds == {"config.pbtxt": {"KIND_GPU"}, "configs/cpu.pbtxt": {"KIND_CPU"}}
+        assert kinds == {
+            "config.pbtxt": {"KIND_GPU"},
+            "configs/cpu.pbtxt": {"KIND_CPU"},
+            "configs/sim.pbtxt": {"KIND_CPU"},
+        }
+
+
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.name)
+def test_the_stand_ins_are_batched_as_in_production(contract):
+    production, sim = (config(contract, variant) for variant in (VARIANTS[0], VARIANTS[2]))
+    assert sim.max_batch_size == production.max_batch_size
+    assert sim.dynamic_batching == production.dynamic_batching
+    assert sim.sequence_batching == production.sequence_batching
+    assert sim.default_model_filename == "sim.py"
 
 
 def test_only_models_lie_in_the_repository():

@@ -248,3 +248,19 @@ def test_a_missing_libpython_is_named_with_its_debian_package(tmp_path: Path) ->
 
 def test_free_ports_are_distinct() -> None:
     assert len(set(free_ports())) == 3
+
+
+async def test_a_model_may_have_replicas_that_come_back_where_they_were(
+    repository: MakeRepository,
+) -> None:
+    root = repository(echo="plain", other="plain")
+    async with LocalCluster(repository=root, replicas={"echo": 2}) as cluster:
+        assert [len(found) for found in cluster.replica_endpoints.values()] == [1, 2]
+        first, second = cluster.replica_endpoints["echo"]
+        assert len({first, second, cluster.endpoints["other"]}) == 3
+        server = cluster.replicas["echo"][0]
+        await server.stop()
+        assert (await ask(second, "echo"))[0] == [2.0, 3.0]
+        await server.start()
+        assert server.endpoint == first
+        assert (await ask(first, "echo"))[0] == [2.0, 3.0]

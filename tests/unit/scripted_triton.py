@@ -3,7 +3,8 @@
 The real server is used in tests/contract and tests/stream.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, MutableSequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,7 @@ from orchestrator.contracts import (
 from orchestrator.errors import ModelError
 from orchestrator.triton.client import SequenceStep
 from orchestrator.triton.codec import LiveModel, Tensor, check
+from orchestrator.types import Caller
 
 _SIZES = {
     "rfdetr_detector": {"R": 64, "Q": 8, "L": 3},
@@ -50,8 +52,16 @@ class ScriptedTriton:
     weights: dict[str, str] = field(default_factory=dict)
     labels: str = "person,ball"
     observes: bool = True
-    calls: list[tuple[str, dict[str, Tensor], SequenceStep | None]] = field(default_factory=list)
+    calls: MutableSequence[tuple[str, dict[str, Tensor], SequenceStep | None]] = field(
+        default_factory=list
+    )
     objects: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
+
+    def for_caller(self, caller: Caller) -> "ScriptedTriton":
+        return self
+
+    def snapshot(self) -> tuple[()]:
+        return ()
 
     @property
     def models(self) -> tuple[LiveModel, ...]:
@@ -74,6 +84,7 @@ class ScriptedTriton:
         *,
         step: SequenceStep | None = None,
         timeout_s: float | None = None,
+        deadline: float = math.inf,
     ) -> dict[str, Tensor]:
         model = self.model(contract)
         for name, array in inputs.items():
@@ -126,7 +137,7 @@ class ScriptedTriton:
 
     def _siglip_text(self, inputs, step):
         kits = {b"red": 0, b"blue": 1}
-        rows = [np.eye(4, dtype=np.float32)[kits[text]] for (text,) in inputs["text"]]
+        rows = [np.eye(4, dtype=np.float32)[kits.get(text, 2)] for (text,) in inputs["text"]]
         return {"embedding": np.stack(rows)}
 
     def _resnet_jersey(self, inputs, step):

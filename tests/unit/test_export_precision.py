@@ -17,7 +17,7 @@ from training.export.precision import Precision, converted
 from training.export.storage import restore_fp32
 
 ROOT = Path(__file__).parents[2]
-FRAME = ROOT / "tests" / "data" / "frame.jpg"
+CLIP = ROOT / "tests" / "data" / "demo_01.mp4"
 FAMILIES = [DETECTOR, JERSEY]
 SMALLER = [Precision.FP16, Precision.FP16_STORED, Precision.INT8]
 
@@ -28,7 +28,7 @@ def demo(request):
     family = request.param
     path = ROOT / "model_repository" / family.contract.name / "weights" / "demo.onnx"
     graph = restore_fp32(onnx.load(path))
-    rows = family.inputs(read_pictures(FRAME, 1), input_side(graph))
+    rows = family.inputs(read_pictures(CLIP, 4), input_side(graph))
     return family, graph, rows, onnx_runner(graph)(rows)
 
 

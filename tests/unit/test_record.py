@@ -104,7 +104,7 @@ def test_readings_that_contradict_each_other_say_nothing():
 def test_an_unreadable_number_does_not_count():
     match = Match()
     for _ in range(12):
-        players, _ = match.frame(track(1), readings={1: reading(7, visible=0.3)})
+        players, _ = match.frame(track(1), readings={1: reading(7, visible=0.2)})
     assert players[1].jersey_number is None
 
 

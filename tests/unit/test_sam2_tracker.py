@@ -11,7 +11,8 @@ from sam2_streaming.architecture import CompactConfig, random_compact
 from sam2_streaming.effort import Effort
 from sam2_streaming.engine import StreamingEngine
 from sam2_streaming.requests import InvalidRequestError, StepRequest
-from sam2_streaming.tracker import SlotsExhaustedError, Tracker, UnknownSequenceError
+from sam2_streaming.slots import SlotsExhaustedError, UnknownSequenceError
+from sam2_streaming.tracker import Tracker
 
 CONFIG = CompactConfig(image_size=64, channels=64, embed_dim=8, memory_frames=3, pointers=4)
 HEIGHT, WIDTH = 90, 120

@@ -125,10 +125,9 @@ async def test_a_detector_outage_is_a_gap_per_frame_and_ends_by_itself():
     )
     options = Settings(stream=StreamSettings(detect_ahead=1))
     outcomes, _ = await play([encoded(i) for i in range(7)], triton, options=options)
-    assert gaps(outcomes) == [
-        (2, GapReason.MODEL_UNAVAILABLE),
-        (3, GapReason.MODEL_UNAVAILABLE),
-    ]
+    lost = gaps(outcomes)  # of frames that are detected at once, either may be the first to ask
+    assert [reason for _, reason in lost] == [GapReason.MODEL_UNAVAILABLE] * 2
+    assert {index for index, _ in lost} <= {1, 2, 3, 4}
     ids = {p.track_id for o in answers(outcomes)[4:] for p in o.players}
     assert ids == {1}
 
@@ -179,10 +178,10 @@ async def test_a_fault_of_ours_costs_one_frame_only(monkeypatch):
     walk = session.process_frame
     outcomes = []
 
-    async def flawed(frame, found):
+    async def flawed(frame, found, effort):
         if frame.header.frame_index == 2:
             raise ZeroDivisionError
-        return await walk(frame, found)
+        return await walk(frame, found, effort)
 
     async def keep(outcome):
         outcomes.append(outcome)
@@ -193,6 +192,7 @@ async def test_a_fault_of_ours_costs_one_frame_only(monkeypatch):
 
     monkeypatch.setattr(session._flow, "_process", flawed)
     await session.run(source(), keep)
+    await session.close()
     assert gaps(outcomes) == [(2, GapReason.INTERNAL)]
     assert len(answers(outcomes)) == 5
 

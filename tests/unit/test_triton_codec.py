@@ -12,8 +12,8 @@ from orchestrator.contracts import (
     ModelContract,
 )
 from orchestrator.errors import TensorContractError
-from orchestrator.triton.client import check_metadata
 from orchestrator.triton.codec import LiveModel, check
+from orchestrator.triton.live_model import check_metadata, check_replica
 
 DETECTOR = LiveModel(RFDETR_DETECTOR, 8, {"R": 416, "Q": 100, "L": 3})
 
@@ -61,6 +61,13 @@ def test_another_dtype_is_refused():
     live.inputs[0].datatype = "FP32"
     with pytest.raises(TensorContractError, match="expected UINT8.*live server has FP32"):
         check_metadata(SIGLIP_EMBEDDER, live, {})
+
+
+@pytest.mark.parametrize(("sizes", "batch"), [({"R": 400, "Q": 100, "L": 3}, 8), ({}, 4)])
+def test_a_replica_unlike_the_others_is_refused(sizes, batch):
+    check_replica(DETECTOR, LiveModel(RFDETR_DETECTOR, 16, DETECTOR.sizes))
+    with pytest.raises(TensorContractError, match="batches of 8 as of the other replicas"):
+        check_replica(DETECTOR, LiveModel(RFDETR_DETECTOR, batch, sizes or DETECTOR.sizes))
 
 
 def test_a_missing_output_is_named():

@@ -17,6 +17,7 @@ from training.data.crops import GROWTH, PATCH_HEIGHT, PATCH_WIDTH, ROLES, Pixels
 from training.data.kits import Kit, Pattern, draw_kit
 
 _BOX_NOISE = 0.04  # standard deviation of a detected edge, as a share of the box's side
+_NEGATIVE = 1 / 3
 _BLACK = np.array([20, 20, 22], np.float32)
 _HAIR = ((18, 16, 16), (45, 32, 24), (95, 62, 36), (190, 155, 100))
 _MIN_CONTRAST = 90.0  # distance in RGB between a number and its shirt
@@ -103,6 +104,12 @@ def grow_hair(patch: Pixels, number_box: NDArray[np.float32], rng: np.random.Gen
     colour = colour + rng.normal(0, 8, patch.shape)
     patch[:] = np.clip(patch * (1 - alpha) + colour * alpha, 0, 255).astype(np.uint8)
     return covered
+
+
+def exchange_colours(patch: Pixels, rng: np.random.Generator) -> Pixels:
+    """Return a patch whose colours changed places, in one of three cases as a negative."""
+    exchanged = patch[..., rng.permutation(3)]
+    return np.bitwise_not(exchanged) if rng.random() < _NEGATIVE else exchanged.copy()
 
 
 def degrade(crop: Pixels, rng: np.random.Generator) -> Pixels:

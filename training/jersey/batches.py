@@ -89,6 +89,9 @@ def _number_sample(crops: CropSet, index: int, rng: np.random.Generator) -> Samp
         attributes[NUMBER] = number
         if rng.random() < _LONG_HAIR:
             visible = _cover(augment.grow_hair(patch, box, rng), attributes)
+    else:  # true digits are few: in their own colours the wearer is learnt, not the number
+        patch = augment.exchange_colours(patch, rng)
+        attributes[SHIRT : SHORTS + 1] = IGNORED
     attributes[ROLE] = IGNORED
     _occlude(patch, crops, crops.number_box[index], rng)
     return _finish(patch, rng), targets(attributes, visible)
@@ -134,7 +137,7 @@ def _close_up(crops: CropSet, index: int, rng: np.random.Generator) -> Sample:
     limit = np.array([PATCH_WIDTH, PATCH_HEIGHT]) - _CLOSE_UP_SIDE
     left, top = np.clip(centre - _CLOSE_UP_SIDE / 2, 0, limit).astype(int)
     whole = crops.pixels[index, top : top + _CLOSE_UP_SIDE, left : left + _CLOSE_UP_SIDE]
-    window = whole[..., rng.permutation(3)].copy()  # other colours
+    window = augment.exchange_colours(whole, rng)
     if crops.number_visible[index] == 1 and rng.random() < _SYNTHETIC:
         box = box - np.array([left, top, left, top], np.float32)
         attributes[NUMBER] = _draw_value(rng)

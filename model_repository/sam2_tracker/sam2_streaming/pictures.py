@@ -1,4 +1,4 @@
-"""JPEG pictures become pixels, on the GPU where the network runs on one."""
+"""Frames become tensors: pixels as they are, JPEG pictures on the GPU where the network is."""
 
 import cv2
 import numpy as np
@@ -14,6 +14,26 @@ _SIZES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 _MOST_SEGMENTS = 1000
 """Before the size; a colour profile takes some dozens."""
+
+
+def as_tensor(frame: NDArray[np.uint8] | Tensor) -> Tensor:
+    """Return a request's frame where it lies, uint8 `(height, width, 3)`.
+
+    Raises:
+        InvalidRequestError: It is no picture, or too small or large for one.
+    """
+    if not isinstance(frame, Tensor):
+        # A tensor must not lie on memory that refuses to be written.
+        frame = torch.from_numpy(np.require(frame, requirements=("C", "W")))
+    is_picture = frame.dtype == torch.uint8 and frame.ndim == 3 and frame.shape[2] == 3
+    if not is_picture or not all(
+        MIN_FRAME_SIDE_PX <= side <= MAX_FRAME_SIDE_PX for side in frame.shape[:2]
+    ):
+        raise InvalidRequestError(
+            f"frame: expected uint8 (height, width, 3) of {MIN_FRAME_SIDE_PX} to "
+            f"{MAX_FRAME_SIDE_PX} px a side, got {frame.dtype} {tuple(frame.shape)}"
+        )
+    return frame
 
 
 def decode_jpeg(data: bytes, device: torch.device) -> Tensor:

@@ -1,11 +1,13 @@
 """What the tracker is asked and answers, and the rules a request must keep."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MIN_FRAME_SIDE_PX = 16
 MAX_FRAME_SIDE_PX = 8192
@@ -50,7 +52,7 @@ class StepRequest:
     """
 
     sequence_id: int
-    frame: NDArray[np.uint8] | Tensor
+    frame: "NDArray[np.uint8] | Tensor"
     prompt_object_ids: NDArray[np.int64] = field(default_factory=_no_ids)
     prompt_boxes: NDArray[np.float32] = field(default_factory=_no_boxes)
     forget_object_ids: NDArray[np.int64] = field(default_factory=_no_ids)
@@ -58,26 +60,6 @@ class StepRequest:
     click_object_ids: NDArray[np.int64] = field(default_factory=_no_ids)
     clicks: NDArray[np.float32] = field(default_factory=no_clicks)
     max_observed: int | None = None
-
-    def pixels(self) -> Tensor:
-        """Return the frame where it lies, uint8 `(height, width, 3)`.
-
-        Raises:
-            InvalidRequestError: It is no picture, or too small or large for one.
-        """
-        frame = self.frame
-        if not isinstance(frame, Tensor):
-            # A tensor must not lie on memory that refuses to be written.
-            frame = torch.from_numpy(np.require(frame, requirements=("C", "W")))
-        is_picture = frame.dtype == torch.uint8 and frame.ndim == 3 and frame.shape[2] == 3
-        if not is_picture or not all(
-            MIN_FRAME_SIDE_PX <= side <= MAX_FRAME_SIDE_PX for side in frame.shape[:2]
-        ):
-            raise InvalidRequestError(
-                f"frame: expected uint8 (height, width, 3) of {MIN_FRAME_SIDE_PX} to "
-                f"{MAX_FRAME_SIDE_PX} px a side, got {frame.dtype} {tuple(frame.shape)}"
-            )
-        return frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,9 @@ from numpy.typing import NDArray
 from sam2_streaming.prompts import CLICK_INSIDE, CLICK_OUTSIDE, Prompt
 from sam2_streaming.requests import InvalidRequestError, StepRequest, no_clicks
 from sam2_streaming.rle import Silhouette
-from sam2_streaming.windows import Window
+
+if TYPE_CHECKING:
+    from sam2_streaming.windows import Window
 
 MAX_CLICKS = 16
 """Of one object in one frame."""
@@ -29,7 +32,7 @@ class Shown:
     mask: Silhouette | None = None
     clicks: NDArray[np.float32] = field(default_factory=no_clicks)
 
-    def through(self, window: Window, size: int) -> Prompt:
+    def through(self, window: "Window", size: int) -> Prompt:
         """Return the prompt for the picture that is cut from a window.
 
         A mask too small to show in the picture gives way to its box.

@@ -13,6 +13,7 @@ from sam2_streaming.effort import Candidate, Effort, chosen
 from sam2_streaming.engine import Target
 from sam2_streaming.masks import place
 from sam2_streaming.memory import ObjectMemory
+from sam2_streaming.pictures import as_tensor
 from sam2_streaming.prompts import Prompt
 from sam2_streaming.requests import InvalidRequestError, StepRequest, StepResult
 from sam2_streaming.shown import Shown, read_shown
@@ -131,7 +132,7 @@ class Stream:
         Raises:
             InvalidRequestError: The request breaks a rule; names the tensor.
         """
-        frame = request.pixels()
+        frame = as_tensor(request.frame)
         shape = (frame.shape[0], frame.shape[1])
         if self._frame_shape not in (None, shape):
             raise InvalidRequestError(

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -12,25 +11,11 @@ from torch import Tensor
 from sam2_streaming.effort import FULL_EFFORT, Effort
 from sam2_streaming.engine import StreamingEngine
 from sam2_streaming.requests import InvalidRequestError, StepRequest, StepResult
+from sam2_streaming.slots import Slots, UnknownSequenceError
 from sam2_streaming.stream import Found, Mode, Outcome, Plan, Stream, ViewSettings
 from sam2_streaming.windows import COVER, exclusive
 
-
-class SlotsExhaustedError(Exception):
-    """Every slot holds a live sequence; a START may succeed later or elsewhere."""
-
-
-class UnknownSequenceError(Exception):
-    """The sequence was not started here, has ended, or was idle for too long."""
-
-
 StepOutcome = StepResult | InvalidRequestError | UnknownSequenceError
-
-
-@dataclass(slots=True)
-class _Slot:
-    stream: Stream
-    used_at: float
 
 
 class Tracker:
@@ -64,31 +49,32 @@ class Tracker:
         effort: Effort = FULL_EFFORT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.slots = slots
         self._engine = engine
         self._settings = ViewSettings(
             mode, engine.image_size, engine.device, max_objects, cover, effort
         )
-        self._ttl_s = ttl_s
         self._batches_sequences = batches_sequences
-        self._clock = clock
-        self._live: dict[int, _Slot] = {}
+        self._live: Slots[Stream] = Slots(slots, ttl_s, clock)
+
+    @property
+    def slots(self) -> int:
+        """Most sequences alive at a time."""
+        return self._live.count
 
     @property
     def active_sequences(self) -> int:
         """Number of live sequences."""
-        self._drop_idle()
         return len(self._live)
 
     @property
     def tracked_objects(self) -> int:
         """Number of objects in all live sequences."""
-        return sum(slot.stream.object_count for slot in self._live.values())
+        return sum(stream.object_count for stream in self._live)
 
     @property
     def nbytes(self) -> int:
         """Size of what is remembered of all objects, in bytes."""
-        return sum(slot.stream.nbytes for slot in self._live.values())
+        return sum(stream.nbytes for stream in self._live)
 
     def start(self, sequence_id: int) -> None:
         """Open a sequence without objects; replaces a live one of the same id.
@@ -96,14 +82,11 @@ class Tracker:
         Raises:
             SlotsExhaustedError: All slots are taken.
         """
-        self._drop_idle()
-        if sequence_id not in self._live and len(self._live) >= self.slots:
-            raise SlotsExhaustedError(f"all {self.slots} sequence slots are in use")
-        self._live[sequence_id] = _Slot(Stream(self._settings), self._clock())
+        self._live.start(sequence_id, Stream(self._settings))
 
     def end(self, sequence_id: int) -> None:
         """Free everything of a sequence; unknown ones are ignored."""
-        self._live.pop(sequence_id, None)
+        self._live.end(sequence_id)
 
     def step(self, request: StepRequest) -> StepResult:
         """Step one sequence; raises what `step_many` returns as an error."""
@@ -118,7 +101,6 @@ class Tracker:
         Returns:
             For each request its result, or the error that left its sequence as it was.
         """
-        self._drop_idle()
         planned = [self._plan(request) for request in requests]
         ready = [plan for plan in planned if not isinstance(plan, Exception)]
         groups = [ready] if self._batches_sequences else [[one] for one in ready]
@@ -127,20 +109,13 @@ class Tracker:
         results = iter([stream.commit(outcome) for stream, outcome in concluded])
         return [plan if isinstance(plan, Exception) else next(results) for plan in planned]
 
-    def _drop_idle(self) -> None:
-        oldest = self._clock() - self._ttl_s
-        self._live = {k: slot for k, slot in self._live.items() if slot.used_at >= oldest}
-
     def _plan(
         self, request: StepRequest
     ) -> tuple[Stream, Plan] | InvalidRequestError | UnknownSequenceError:
-        slot = self._live.get(request.sequence_id)
-        if slot is None:
-            return UnknownSequenceError(f"sequence {request.sequence_id} is not known; send START")
-        slot.used_at = self._clock()
         try:
-            return slot.stream, slot.stream.plan(request)
-        except InvalidRequestError as error:
+            stream = self._live.use(request.sequence_id)
+            return stream, stream.plan(request)
+        except (InvalidRequestError, UnknownSequenceError) as error:
             return error
 
     def _conclude(self, group: Sequence[tuple[Stream, Plan]]) -> list[tuple[Stream, Outcome]]:

@@ -463,6 +463,15 @@ class StreamConfig(_message.Message):
     resume_token: _builtins.str
     """`StreamStarted.resume_token` of a stream that broke off: goes on with its track ids, teams and
     numbers. Empty starts afresh; so does a token that this server does not know or that is too old.
+
+    Encoding, size and rotation must be those of that stream; frame rate and team sheets stay its
+    own. A call that still serves it is ended: the newest wins.
+
+    Frame indices go on, too. Send again every frame whose answer did not arrive: one that had been
+    answered is answered as before (a client has at most its credit of these; an older one lies in a
+    gap), any other is recognised now. Each frame sent in a call is answered once in it, and counts
+    once in the summary, which covers the whole stream. Video should begin with the last key frame
+    that was sent: what comes before a key frame cannot be decoded.
     """
     @_builtins.property
     def time_base(self) -> Global___Rational:
@@ -694,7 +703,7 @@ class StreamStarted(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     IS_RESUMED_FIELD_NUMBER: _builtins.int
     stream_id: _builtins.str
-    """The server's id of the stream; appears in its logs."""
+    """The server's id of the stream; appears in its logs, and stays when the stream is resumed."""
     credit_frame_count: _builtins.int
     """How many frames the client may have sent without having received their result. Grows by each
     `CreditGrant`. A lossless stream that sends more is slowed down; a live one loses the surplus,
@@ -703,8 +712,8 @@ class StreamStarted(_message.Message):
     max_frame_bytes: _builtins.int
     """Largest `Frame.data` in bytes."""
     resume_token: _builtins.str
-    """Goes into `StreamConfig.resume_token` of a new stream if this one breaks off. Valid for a while
-    after that; a secret of the client. Empty if the server keeps no streams.
+    """Goes into `StreamConfig.resume_token` of a new call if this one breaks off. Valid for a while
+    after that, however often; a secret of the client. Empty if the server keeps no streams.
     """
     is_resumed: _builtins.bool
     """Whether the stream goes on where that of the config's token broke off."""
@@ -791,7 +800,9 @@ class DrainNotice(_message.Message):
     REMAINING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def remaining(self) -> _duration_pb2.Duration:
-        """Time until the server closes the stream. Frames sent until then are answered."""
+        """Time until the server reads no more of the stream. What it received by then is answered before
+        the call ends with UNAVAILABLE.
+        """
 
     def __init__(
         self,
@@ -1073,7 +1084,7 @@ class StageTimings(_message.Message):
 
     @_builtins.property
     def track(self) -> _duration_pb2.Duration:
-        """Tracking with masks, waiting for the frame before included."""
+        """Tracking with masks."""
 
     @_builtins.property
     def identify(self) -> _duration_pb2.Duration:

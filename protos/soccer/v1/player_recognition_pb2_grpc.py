@@ -61,6 +61,10 @@ class PlayerRecognitionServiceServicer:
         Ends with INVALID_ARGUMENT, naming the field, if the config is missing, repeated or wrong, and
         with RESOURCE_EXHAUSTED if no further stream fits; nothing was started then. A bad frame never
         ends a stream.
+
+        A stream whose call broke off goes on in a new call with `StreamConfig.resume_token`. Ends with
+        UNAVAILABLE if the server stops or the client leaves answers unread for too long: connect again.
+        Ends with ABORTED if a newer call has shown the token of this one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,6 +43,10 @@ class PlayerRecognitionServiceStub:
     Ends with INVALID_ARGUMENT, naming the field, if the config is missing, repeated or wrong, and
     with RESOURCE_EXHAUSTED if no further stream fits; nothing was started then. A bad frame never
     ends a stream.
+
+    A stream whose call broke off goes on in a new call with `StreamConfig.resume_token`. Ends with
+    UNAVAILABLE if the server stops or the client leaves answers unread for too long: connect again.
+    Ends with ABORTED if a newer call has shown the token of this one.
     """
     RecognizeFrame: _grpc.UnaryUnaryMultiCallable[_player_recognition_pb2.RecognizeFrameRequest, _player_recognition_pb2.RecognizeFrameResponse]
     """Recognises a single image. No tracking: track ids only number the players of this answer, and
@@ -67,6 +71,10 @@ class PlayerRecognitionServiceAsyncStub(PlayerRecognitionServiceStub):
     Ends with INVALID_ARGUMENT, naming the field, if the config is missing, repeated or wrong, and
     with RESOURCE_EXHAUSTED if no further stream fits; nothing was started then. A bad frame never
     ends a stream.
+
+    A stream whose call broke off goes on in a new call with `StreamConfig.resume_token`. Ends with
+    UNAVAILABLE if the server stops or the client leaves answers unread for too long: connect again.
+    Ends with ABORTED if a newer call has shown the token of this one.
     """
     RecognizeFrame: _aio.UnaryUnaryMultiCallable[_player_recognition_pb2.RecognizeFrameRequest, _player_recognition_pb2.RecognizeFrameResponse]  # type: ignore[assignment]
     """Recognises a single image. No tracking: track ids only number the players of this answer, and
@@ -94,6 +102,10 @@ class PlayerRecognitionServiceServicer(metaclass=_abc_1.ABCMeta):
         Ends with INVALID_ARGUMENT, naming the field, if the config is missing, repeated or wrong, and
         with RESOURCE_EXHAUSTED if no further stream fits; nothing was started then. A bad frame never
         ends a stream.
+
+        A stream whose call broke off goes on in a new call with `StreamConfig.resume_token`. Ends with
+        UNAVAILABLE if the server stops or the client leaves answers unread for too long: connect again.
+        Ends with ABORTED if a newer call has shown the token of this one.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,1 @@
+"""How much of everything streams need: the autoscalers' targets, plans, a simulation."""

@@ -1,0 +1,1 @@
+"""Rules, dashboard and runbook; `python -m deploy.observability` writes them for Kubernetes."""

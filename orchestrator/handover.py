@@ -1,0 +1,109 @@
+"""Calls that resume a stream of another worker process are handed over to it.
+
+The kernel gives a new connection to any worker, but what a stream has learnt lives in one. Resume
+tokens name it, and workers reach each other by Unix sockets in a directory that only they can
+enter. The call is relayed for as long as it lasts, which costs a copy of each message.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import grpc
+from soccer.v1 import player_recognition_pb2 as pb
+from soccer.v1 import player_recognition_pb2_grpc as pb_grpc
+
+from orchestrator.errors import ClientStalledError, RelayedError
+from orchestrator.replies import StreamContext
+from orchestrator.resume import worker_of
+from orchestrator.settings import ServerSettings
+
+_FORWARDED = {"authorization", "x-api-key", "traceparent", "tracestate"}
+"""Metadata that the other worker needs to know who calls."""
+_BREAK_S = 0.1
+_UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+"""Both ends have checked their client's messages."""
+
+
+def own_socket(settings: ServerSettings) -> str | None:
+    """Return the address at which the other workers reach this one; None if it is alone."""
+    return None if settings.worker is None else _socket(settings, settings.worker)
+
+
+def _socket(settings: ServerSettings, worker: int) -> str | None:
+    directory = settings.worker_directory
+    return None if directory is None else f"unix:{directory}/{worker}.sock"
+
+
+class Handover:
+    """Hands calls over to the other workers.
+
+    Args:
+        settings: Which worker this is, and where the others are.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+
+    def holder(self, token: str) -> str | None:
+        """Return the address of the other worker that a resume token names; None for no other."""
+        worker = worker_of(token)
+        is_other = worker is not None and worker < self._settings.workers
+        if worker is None or not is_other or worker == self._settings.worker:
+            return None
+        return _socket(self._settings, worker)
+
+    async def relay(
+        self,
+        holder: str,
+        config: pb.StreamConfig,
+        requests: AsyncIterator[pb.RecognizeStreamRequest],
+        context: StreamContext,
+    ) -> bool:
+        """Relay a call to its end; return False, with nothing done, if the holder is gone.
+
+        Raises:
+            RelayedError: It ended with an error there.
+            ClientStalledError: The client does not read.
+        """
+        metadata = [(k, v) for k, v in context.invocation_metadata() or () if k in _FORWARDED]
+        async with grpc.aio.insecure_channel(holder, _UNLIMITED) as channel:
+            call = pb_grpc.PlayerRecognitionServiceStub(channel).RecognizeStream(metadata=metadata)
+            try:
+                await call.write(pb.RecognizeStreamRequest(config=config))
+                response = await call.read()
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    return False
+                raise RelayedError(error.code(), error.details() or "") from error
+            sending = asyncio.create_task(_send(requests, call))
+            try:
+                while isinstance(response, pb.RecognizeStreamResponse):  # and not the end
+                    await self._write(context, response)
+                    response = await call.read()
+            except grpc.aio.AioRpcError as error:
+                raise RelayedError(error.code(), error.details() or "") from error
+            finally:
+                sending.cancel()
+        return True
+
+    async def _write(self, context: StreamContext, response: pb.RecognizeStreamResponse) -> None:
+        stall_s = self._settings.client_stall_s
+        try:
+            async with asyncio.timeout(stall_s):
+                await context.write(response)
+        except TimeoutError as error:
+            raise ClientStalledError(stall_s) from error
+
+
+async def _send(
+    requests: AsyncIterator[pb.RecognizeStreamRequest],
+    call: "grpc.aio.StreamStreamCall[pb.RecognizeStreamRequest, pb.RecognizeStreamResponse]",
+) -> None:
+    with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # its status tells
+        async for request in requests:
+            await call.write(request)
+        # A broken connection ends the requests, too, and cancels this call a moment later: the
+        # stream must not take that for its end.
+        await asyncio.sleep(_BREAK_S)
+        await call.done_writing()

@@ -1,0 +1,129 @@
+"""How the process logs: a line a record on standard error, with the stream and frame it is about.
+
+Whoever works for a stream does so inside `about_stream`; tasks and threads started there inherit
+it. What must stay secret is kept out twice: callers log names and sizes only, and `redacted` blots
+out what looks like a key, a token or bytes.
+"""
+
+import json
+import logging
+import re
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from typing_extensions import override
+
+from orchestrator.settings import LoggingSettings
+
+_stream: ContextVar[str] = ContextVar("stream", default="")
+_frame: ContextVar[int | None] = ContextVar("frame", default=None)
+
+_MAX_TEXT = 8192
+"""Longest message or traceback that is written, in characters."""
+
+_SECRETS = (
+    # Anything named like a credential, up to the end of its value.
+    re.compile(
+        r"(?i)((?:authorization|api[-_]?key|token|secret|password)\W{1,4})(?:bearer\s+)?[^\s'\",;)}]+"
+    ),
+    re.compile(r"(?i)(\bbearer\s+)\S+"),
+    re.compile(r"()\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"),  # a JSON web token, whatever its name
+    re.compile(r"()\btouchline_[\w-]{12,}"),  # an API key
+    re.compile(r"()\b\d+\.[\w-]{32}(?![\w-])"),  # a resume token
+    re.compile(r"(?s)(-----BEGIN )[A-Z ]*PRIVATE KEY-----.*?(?:-----END|$)"),
+    re.compile(r"""()\bb(['"])(?:(?!\2).){33,}\2"""),  # bytes that were formatted
+)
+
+
+@contextmanager
+def about_stream(stream_id: str) -> Iterator[None]:
+    """Everything logged inside belongs to a stream."""
+    token = _stream.set(stream_id)
+    try:
+        yield
+    finally:
+        _stream.reset(token)
+
+
+@contextmanager
+def about_frame(frame_index: int) -> Iterator[None]:
+    """Everything logged inside belongs to a frame of the stream."""
+    token = _frame.set(frame_index)
+    try:
+        yield
+    finally:
+        _frame.reset(token)
+
+
+def current_stream() -> str:
+    """Return the stream that is worked for; empty outside of any."""
+    return _stream.get()
+
+
+def redacted(text: str) -> str:
+    """Return `text` without what looks like a credential or raw bytes, and of bounded length."""
+    text = text[:_MAX_TEXT]
+    for pattern in _SECRETS:
+        text = pattern.sub(r"\1[redacted]", text)
+    return text
+
+
+def configure_logging(settings: LoggingSettings) -> None:
+    """Log to standard error. Called once, by the process's entry point."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if settings.format == "json" else HumanFormatter())
+    logging.basicConfig(level=settings.level, handlers=[handler])
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, severity, logger, message, and stream and frame if any."""
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": _utc(record.created),
+            "severity": record.levelname,
+            "logger": record.name,
+            "message": redacted(record.getMessage()),
+            **_subject(),
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            entry["exception"] = redacted(_traceback(record.exc_info[1]))
+        return json.dumps(entry, ensure_ascii=False)
+
+
+class HumanFormatter(logging.Formatter):
+    """Time, severity, logger, stream and frame if any, message."""
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        about = "".join(f" {name} {value}:" for name, value in _subject().items())
+        text = f"{_utc(record.created)} {record.levelname} {record.name}{about} "
+        text += redacted(record.getMessage()).replace("\n", "\\n")  # nobody forges a line
+        if record.exc_info and record.exc_info[1] is not None:
+            text += "\n" + redacted(_traceback(record.exc_info[1]))
+        return text
+
+
+def _subject() -> dict[str, str | int]:
+    subject: dict[str, str | int] = {}
+    if stream := _stream.get():
+        subject["stream"] = stream
+    if (frame := _frame.get()) is not None:
+        subject["frame"] = frame
+    return subject
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))[-_MAX_TEXT:]
+
+
+def _utc(seconds: float) -> str:
+    """Return an RFC 3339 time with milliseconds."""
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"

@@ -1,0 +1,119 @@
+"""Which streams are let in: those that fit beside the ones that are served already."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from orchestrator.contracts import SAM2_TRACKER
+from orchestrator.errors import OverloadedError
+from orchestrator.overload.control import LoadControl
+from orchestrator.overload.ladder import Level
+from orchestrator.settings import Settings
+from orchestrator.triton.client import TritonClient
+from orchestrator.triton.snapshot import PoolSnapshot
+from orchestrator.types import StreamConfig
+from orchestrator.video_decoding import MAX_HELD_FRAMES
+
+_ASSUMED_PIXELS = 1920 * 1080
+"""Size of frames whose stream does not say it."""
+_LEAST_FRAME_RATE = 5.0
+"""Fewer frames a second than this measure no cost."""
+
+
+def credit(config: StreamConfig, settings: Settings) -> int:
+    """Return how many frames a stream's client may have under way."""
+    held = MAX_HELD_FRAMES + 1 if config.encoding.is_video else 0
+    return settings.stream.credit_frame_count + held
+
+
+class Admission:
+    """Admits streams by what the models were measured to do, and by memory; one per process.
+
+    What a frame costs each model is measured while nothing is degraded. As long as a cost or a
+    capacity is unknown, it limits nothing.
+    """
+
+    def __init__(self, triton: TritonClient, control: LoadControl, settings: Settings) -> None:
+        self._triton = triton
+        self._control = control
+        self._settings = settings
+        self._open: list[StreamConfig] = []
+        self._rows_per_frame: dict[str, float] = {}
+
+    @contextmanager
+    def admit(self, config: StreamConfig, *, is_resumed: bool = False) -> Iterator[None]:
+        """Let a stream in for as long as the context is open.
+
+        Args:
+            config: The stream's validated config.
+            is_resumed: Whether it was let in before and its connection broke: a broadcast that is
+                on the air is not turned away for others who came meanwhile.
+
+        Raises:
+            OverloadedError: There is no room for it; says of what.
+        """
+        pools = {pool.name: pool for pool in self._triton.snapshot()}
+        self._learn(pools)
+        self._check_memory(config)
+        if not is_resumed:
+            self._check_models(config, pools)
+        self._open.append(config)
+        try:
+            yield
+        finally:
+            self._open.remove(config)
+            if not any(other.is_live for other in self._open):
+                self._control.ladder.reset()
+
+    def _learn(self, pools: dict[str, PoolSnapshot]) -> None:
+        """Take note of the rows that each model is asked for per frame."""
+        frames_per_s = self._control.frames_per_s
+        if self._control.ladder.level > Level.NORMAL or frames_per_s < _LEAST_FRAME_RATE:
+            return
+        for name, pool in pools.items():
+            self._rows_per_frame[name] = pool.rows_per_s / frames_per_s
+
+    def _check_memory(self, config: StreamConfig) -> None:
+        needed = sum(self._bytes(stream) for stream in (*self._open, config))
+        most = self._settings.overload.memory_bytes
+        if needed > most:
+            raise OverloadedError(
+                f"memory is full: frames under way may take {needed >> 20} MiB with this stream, "
+                f"of {most >> 20} MiB"
+            )
+
+    def _check_models(self, config: StreamConfig, pools: dict[str, PoolSnapshot]) -> None:
+        self._check_slots(pools)
+        if config.is_live:
+            self._check_level()
+            self._check_capacity(config, pools)
+
+    def _check_slots(self, pools: dict[str, PoolSnapshot]) -> None:
+        tracker = pools.get(SAM2_TRACKER.name)
+        if tracker is None or not tracker.slots:
+            return
+        used = max(tracker.slots_used, len(self._open))
+        if used >= tracker.slots:
+            raise OverloadedError(f"{tracker.name} is full: all {tracker.slots} slots are taken")
+
+    def _check_level(self) -> None:
+        level = self._control.ladder.level
+        if level >= Level.BOXES_ONLY and any(stream.is_live for stream in self._open):
+            raise OverloadedError("the live streams here are overloaded; try another server")
+
+    def _check_capacity(self, config: StreamConfig, pools: dict[str, PoolSnapshot]) -> None:
+        live = [stream.frame_rate for stream in self._open if stream.is_live]
+        frame_rate = sum(live) + config.frame_rate
+        for name, cost in self._rows_per_frame.items():
+            capacity = pools[name].capacity_rows_per_s if name in pools else None
+            if capacity is None:
+                continue
+            share, most = cost * frame_rate / capacity, self._settings.overload.headroom
+            if share > most:
+                raise OverloadedError(
+                    f"{name} is full: with this stream live streams would need {share:.0%} of "
+                    f"its {capacity:.0f} rows a second, of which they may take {most:.0%}"
+                )
+
+    def _bytes(self, config: StreamConfig) -> int:
+        pixels = (config.width or 0) * (config.height or 0) or _ASSUMED_PIXELS
+        return credit(config, self._settings) * pixels * 3

@@ -1,0 +1,167 @@
+"""The response side of one stream: answers, credits, and what a client may have missed."""
+
+import asyncio
+from collections import OrderedDict
+from typing import Any
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from soccer.v1 import player_recognition_pb2 as pb
+
+from orchestrator.convert.responses import from_identity_update, from_lost_frame, from_recognition
+from orchestrator.errors import ClientStalledError, ConnectionLostError
+from orchestrator.flow import Outcome
+from orchestrator.types import (
+    FrameHeader,
+    GapReason,
+    IdentityUpdate,
+    LostFrame,
+    Recognition,
+    StreamConfig,
+)
+
+_GRANT_FRAMES = 4
+"""Credits go back in small batches: fewer messages, and never more than this many held back."""
+
+StreamContext = grpc.aio.ServicerContext[Any, pb.RecognizeStreamResponse]
+
+
+class AnswerLog:
+    """The last answers of a stream.
+
+    A client whose connection broke may not have received them, and sends those frames again. It has
+    at most its credit of frames without an answer, so as many answers are enough.
+
+    Args:
+        most: Frames whose answers are kept.
+
+    Attributes:
+        newest_index: The highest frame index answered so far; -1 for none.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._answers: OrderedDict[int, list[pb.RecognizeStreamResponse]] = OrderedDict()
+        self.newest_index = -1
+
+    def add(self, outcome: Outcome, response: pb.RecognizeStreamResponse) -> None:
+        """Enter a response: of a new frame, or what goes with the frame answered last."""
+        if isinstance(outcome, IdentityUpdate):
+            self._answers[next(reversed(self._answers))].append(response)
+            return
+        if isinstance(outcome, LostFrame) and outcome.reason is GapReason.INVALID_FRAME:
+            return  # its index may be anything, and it would be refused again
+        index = outcome.header.frame_index
+        self._answers[index] = [response]
+        self.newest_index = max(self.newest_index, index)
+        if len(self._answers) > self._most:
+            self._answers.popitem(last=False)
+
+    def of(self, header: FrameHeader) -> list[pb.RecognizeStreamResponse]:
+        """Return what a frame was answered by, or a gap if that is long ago."""
+        answered = self._answers.get(header.frame_index)
+        if answered is not None:
+            return answered
+        detail = "frame_index: answered before the stream was resumed"
+        gap = from_lost_frame(LostFrame(header, GapReason.INVALID_FRAME, detail))
+        return [pb.RecognizeStreamResponse(gap=gap)]
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory held, roughly."""
+        return sum(r.ByteSize() for responses in self._answers.values() for r in responses)
+
+
+class Replies:
+    """Answers one call; writes never overlap.
+
+    Args:
+        context: The call.
+        config: The stream's config.
+        log: The stream's answers; those in it are older than the call.
+        credit: Frames that the client may have under way.
+        stall_s: How long the client may leave an answer unread, in seconds.
+    """
+
+    def __init__(
+        self,
+        context: StreamContext,
+        config: StreamConfig,
+        log: AnswerLog,
+        *,
+        credit: int,
+        stall_s: float,
+    ) -> None:
+        self._context = context
+        self._config = config
+        self._log = log
+        self._resumed_index = log.newest_index
+        self._grant_frames = min(_GRANT_FRAMES, credit // 2)
+        self._stall_s = stall_s
+        self._writing = asyncio.Lock()
+        self._ungranted = 0
+
+    async def start(self, started: pb.StreamStarted) -> None:
+        """Tell that the stream was accepted."""
+        await self._write(pb.RecognizeStreamResponse(started=started))
+
+    def is_repeated(self, header: FrameHeader) -> bool:
+        """Whether a frame was answered by an earlier call of the stream."""
+        return 0 <= header.frame_index <= self._resumed_index
+
+    async def repeat(self, header: FrameHeader) -> None:
+        """Answer such a frame as before."""
+        for response in self._log.of(header):
+            await self._write(response)
+        await self._give_credit()
+
+    async def send(self, outcome: Outcome) -> None:
+        """Send an outcome; an answered frame gives a credit back.
+
+        Raises:
+            ClientStalledError: The client does not read.
+        """
+        response = self._response(outcome)
+        self._log.add(outcome, response)
+        await self._write(response)
+        if not isinstance(outcome, IdentityUpdate):
+            await self._give_credit()
+
+    async def drain(self, remaining_s: float) -> None:
+        """Warn that the server stops."""
+        remaining = Duration()
+        remaining.FromNanoseconds(int(remaining_s * 1e9))
+        notice = pb.DrainNotice(remaining=remaining)
+        await self._write(pb.RecognizeStreamResponse(drain_notice=notice))
+
+    async def finish(self, summary: pb.StreamSummary) -> None:
+        """Send the totals.
+
+        A broken connection looks like the client's last frame at first; this tells the difference.
+        """
+        await self._write(pb.RecognizeStreamResponse(summary=summary))
+
+    def _response(self, outcome: Outcome) -> pb.RecognizeStreamResponse:
+        if isinstance(outcome, IdentityUpdate):
+            update = from_identity_update(outcome)
+            return pb.RecognizeStreamResponse(identity_update=update)
+        if isinstance(outcome, Recognition):
+            recognition = from_recognition(outcome, self._config)
+            return pb.RecognizeStreamResponse(recognition=recognition)
+        return pb.RecognizeStreamResponse(gap=from_lost_frame(outcome))
+
+    async def _give_credit(self) -> None:
+        self._ungranted += 1
+        if self._ungranted >= self._grant_frames:
+            grant = pb.CreditGrant(frame_count=self._ungranted)
+            self._ungranted = 0
+            await self._write(pb.RecognizeStreamResponse(credit_grant=grant))
+
+    async def _write(self, response: pb.RecognizeStreamResponse) -> None:
+        try:
+            async with asyncio.timeout(self._stall_s), self._writing:
+                await self._context.write(response)
+        except TimeoutError as error:
+            raise ClientStalledError(self._stall_s) from error
+        except grpc.aio.BaseError as error:
+            raise ConnectionLostError from error

@@ -1,0 +1,1 @@
+"""Who may connect, what they may use, and the record of both."""

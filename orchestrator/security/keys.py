@@ -1,0 +1,145 @@
+"""API keys: shown once when they are made, kept as hashes only.
+
+A key is `touchline_<id>_<secret>`. The id finds its line in the file; the secret holds 256 random
+bits, which a plain SHA-256 protects as well as a slow hash would.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from orchestrator.errors import InvalidRequestError, SettingError
+from orchestrator.security.files import read
+from orchestrator.security.tenants import TenantName
+
+SETTING = "security.api_keys_file"
+PREFIX = "touchline_"
+
+_NO_DIGEST = "0" * 64
+
+
+class StoredKey(BaseModel):
+    """One line of the file, which holds a JSON array of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = Field(pattern=r"^[0-9a-f]{12}$")
+    """Public part of the key; fit for logs."""
+    tenant: TenantName
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False)
+    """Hash of the whole key, hexadecimal."""
+    created: datetime
+    """When it was made."""
+
+
+_FILE = TypeAdapter(list[StoredKey])
+
+
+class ApiKeys:
+    """The keys that are valid at one time."""
+
+    def __init__(self, stored: list[StoredKey]) -> None:
+        self._by_id = {key.id: key for key in stored}
+
+    def find(self, key: str) -> StoredKey | None:
+        """Return the stored form of a key; None if it is no valid one.
+
+        Takes as long for a wrong secret as for an unknown id.
+        """
+        stored = self._by_id.get(key.removeprefix(PREFIX).partition("_")[0])
+        expected = _NO_DIGEST if stored is None else stored.sha256
+        is_right = hmac.compare_digest(_digest(key), expected)
+        return stored if is_right else None
+
+    def has(self, key_id: str) -> bool:
+        """Whether a key is still there."""
+        return key_id in self._by_id
+
+
+def parse_keys(contents: Mapping[str, bytes]) -> ApiKeys:
+    """Read the file's contents.
+
+    Raises:
+        SettingError: It breaks its form; quotes none of its contents.
+    """
+    return ApiKeys(_stored(contents[SETTING]))
+
+
+def add_key(path: Path, tenant: str) -> str:
+    """Make a key, add its hash to the file, and return the key: the only time it is seen.
+
+    Raises:
+        InvalidRequestError: The tenant's name has characters that it may not have.
+        SettingError: The file cannot be read or written, or breaks its form.
+    """
+    key_id = secrets.token_hex(6)
+    key = f"{PREFIX}{key_id}_{secrets.token_urlsafe(32)}"
+    try:
+        stored = StoredKey(
+            id=key_id,
+            tenant=tenant,
+            sha256=_digest(key),
+            created=datetime.now(UTC).replace(microsecond=0),
+        )
+    except ValidationError as error:
+        expected = "expected 1 to 63 of a-z, 0-9, '_', '.', '-', the first a letter or digit"
+        raise InvalidRequestError("tenant", expected) from error
+    _write(path, [*list_keys(path), stored])
+    return key
+
+
+def list_keys(path: Path) -> list[StoredKey]:
+    """Return the keys in a file; none if there is no file yet.
+
+    Raises:
+        SettingError: The file cannot be read, or breaks its form.
+    """
+    return _stored(read(SETTING, path)) if path.exists() else []
+
+
+def revoke_key(path: Path, key_id: str) -> None:
+    """Take a key out of the file.
+
+    Raises:
+        InvalidRequestError: There is no such key.
+        SettingError: The file cannot be read or written, or breaks its form.
+    """
+    keys = list_keys(path)
+    kept = [key for key in keys if key.id != key_id]
+    if len(kept) == len(keys):
+        raise InvalidRequestError("key", f"expected the id of a key in {path}, got {key_id}")
+    _write(path, kept)
+
+
+def _stored(contents: bytes) -> list[StoredKey]:
+    try:
+        return _FILE.validate_json(contents)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise SettingError(SETTING, f"{place or 'file'}: {first['msg']}") from None
+
+
+def _write(path: Path, keys: list[StoredKey]) -> None:
+    """Replace the file at once: nobody reads half of it, and whoever could read it still can."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(_FILE.dump_json(keys, indent=2) + b"\n")
+        Path(name).replace(path)
+    except OSError as error:
+        raise SettingError(SETTING, f"cannot write {path}: {error.strerror}") from error
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,107 @@
+"""JSON Web Tokens of an OpenID Connect provider, checked with its published keys."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from orchestrator.errors import SettingError, UnauthenticatedError
+from orchestrator.security.files import WatchedFiles
+from orchestrator.settings import JwtSettings
+
+_JWKS = "security.jwt.jwks_file"
+_LEAST_RSA_BITS = 2048
+
+_Keys = dict[str | None, jwt.PyJWK]
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a valid token says.
+
+    Attributes:
+        tenant: Name of the tenant.
+        expires: When it ends, in seconds since the Unix epoch.
+    """
+
+    tenant: str
+    expires: float
+
+
+class TokenVerifier:
+    """Checks tokens against the keys of a file.
+
+    Args:
+        settings: What is accepted; `jwks_file` is set.
+        reload_s: How often the file is looked at, in seconds.
+
+    Raises:
+        SettingError: A setting is missing, or the file is no set of public keys.
+    """
+
+    def __init__(self, settings: JwtSettings, *, reload_s: float) -> None:
+        for name in ("issuer", "audience"):
+            if not getattr(settings, name):
+                raise SettingError(f"security.jwt.{name}", f"expected with {_JWKS}")
+        assert settings.jwks_file is not None
+        self._settings = settings
+        self._files = WatchedFiles({_JWKS: settings.jwks_file}, _parse, reload_s=reload_s)
+
+    def verify(self, token: str) -> Claims:
+        """Return what a token says.
+
+        Raises:
+            UnauthenticatedError: It is no valid token of the issuer for us, now.
+        """
+        settings = self._settings
+        try:
+            claims = jwt.decode(
+                token,
+                self._key(token),
+                algorithms=list(settings.algorithms),
+                issuer=settings.issuer,
+                audience=settings.audience,
+                leeway=settings.leeway_s,
+                options={"require": ["exp", "iss", "aud"]},
+            )
+        except (jwt.PyJWTError, TypeError, ValueError, OverflowError) as error:
+            # Not PyJWT's own: claims that the issuer signed, but of types that nobody foresaw.
+            raise UnauthenticatedError(f"token: {type(error).__name__}") from error
+        tenant = claims.get(settings.tenant_claim)
+        if not isinstance(tenant, str):
+            raise UnauthenticatedError(f"token: no claim {settings.tenant_claim}")
+        return Claims(tenant, float(claims["exp"]))
+
+    def _key(self, token: str) -> jwt.PyJWK:
+        """Return the key that a token names; one without a name fits where there is one key."""
+        keys = self._files.current()
+        key_id = jwt.get_unverified_header(token).get("kid")
+        if key_id is None and len(keys) == 1:
+            return next(iter(keys.values()))
+        if key_id not in keys:
+            raise UnauthenticatedError("token: signed with an unknown key")
+        return keys[key_id]
+
+
+def _parse(contents: Mapping[str, bytes]) -> _Keys:
+    try:
+        document = json.loads(contents[_JWKS])
+        entries = [entry for entry in document["keys"] if entry.get("use", "sig") == "sig"]
+        keys = {entry.get("kid"): jwt.PyJWK.from_dict(entry) for entry in entries}
+    except (ValueError, TypeError, KeyError, AttributeError, jwt.PyJWTError):
+        # Without the cause: its text may quote a key.
+        raise SettingError(_JWKS, "expected a JSON Web Key Set") from None
+    if not keys or len(keys) < len(entries):
+        raise SettingError(_JWKS, "expected one key or more, each with a `kid` of its own")
+    for entry, key in zip(entries, keys.values(), strict=True):
+        _check_public(entry, key)
+    return keys
+
+
+def _check_public(entry: Mapping[str, object], key: jwt.PyJWK) -> None:
+    if entry.get("kty") == "oct" or "d" in entry:
+        raise SettingError(_JWKS, "expected public keys only; this file holds a secret")
+    if isinstance(key.key, RSAPublicKey) and key.key.key_size < _LEAST_RSA_BITS:
+        raise SettingError(_JWKS, f"expected RSA keys of {_LEAST_RSA_BITS} bits or more")

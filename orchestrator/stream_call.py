@@ -1,0 +1,261 @@
+"""One call of RecognizeStream: which stream it serves, and what becomes of that stream after it."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from soccer.v1 import player_recognition_pb2 as pb
+
+from orchestrator import metrics
+from orchestrator.convert.requests import to_encoded_frame, to_stream_config
+from orchestrator.convert.responses import from_models, from_stats
+from orchestrator.errors import DrainingError, InvalidRequestError, TouchlineError, status_code
+from orchestrator.overload.admission import credit
+from orchestrator.replies import AnswerLog, Replies, StreamContext
+from orchestrator.resume import MAX_TOKEN_CHARACTERS, new_token
+from orchestrator.security.audit import Call, Record
+from orchestrator.security.auth import Principal
+from orchestrator.serving import ServedStream, Serving
+from orchestrator.session import StreamSession
+from orchestrator.types import Caller, EncodedFrame, LostFrame, StreamConfig
+
+Requests = AsyncIterator[pb.RecognizeStreamRequest]
+
+_CONFIG_S = 30.0
+"""How long a caller may take to send the config, in seconds."""
+_SAME_WHEN_RESUMED = {
+    "encoding": "encoding",
+    "width": "width_px",
+    "height": "height_px",
+    "rotation_degrees": "rotation_degrees",
+}
+"""What decides how pictures look: attribute of `StreamConfig` and field of its message."""
+
+log = logging.getLogger(__name__)
+
+
+class StreamCall:
+    """One call.
+
+    Args:
+        serving: What it shares with others.
+        call: How it is named.
+        requests: What the client sends.
+        context: Where answers go.
+        principal: Who calls.
+    """
+
+    def __init__(
+        self,
+        serving: Serving,
+        call: Call,
+        requests: Requests,
+        context: StreamContext,
+        principal: Principal,
+    ) -> None:
+        self._serving = serving
+        self._call = call
+        self._requests = requests
+        self._context = context
+        self._principal, self._tenant = principal, principal.tenant
+        self._is_resumed = False
+        self._is_cut = False
+        """Whether the server stopped reading before the client's last frame."""
+
+    async def serve(self) -> None:
+        """Serve it to its end.
+
+        Raises:
+            TouchlineError: It was refused, or had to end before its stream did.
+        """
+        guard, streams = self._serving.guard, self._serving.streams
+        with guard.audit.following(self._call) as record, self._counting_refusal(record):
+            message = await self._config()
+            config = to_stream_config(message)
+            self._tenant.check_size(config)
+            if await self._handed_over(message):
+                return
+            stream = await self._stream(message.resume_token, config)
+            with (
+                streams.served(stream),
+                self._keeping(stream),
+                self._serving.place(config, stream.state is not None),
+                self._tenant.place(),
+            ):
+                session = await self._open(stream, config, record)
+                replies = await self._walk(stream, session, config)
+                time_base = message.time_base if message.HasField("time_base") else None
+                await replies.finish(from_stats(session.stats, session.people, time_base))
+
+    async def _config(self) -> pb.StreamConfig:
+        """Return the first message, which holds the config; nobody is waited for without end."""
+        try:
+            first = await asyncio.wait_for(anext(aiter(self._requests), None), _CONFIG_S)
+        except TimeoutError as error:
+            raise InvalidRequestError("config", f"expected within {_CONFIG_S:g} s") from error
+        if first is None or first.WhichOneof("request") != "config":
+            raise InvalidRequestError("config", "expected in the first message of the stream")
+        return first.config
+
+    async def _handed_over(self, message: pb.StreamConfig) -> bool:
+        """Whether another worker process has the stream, and has served the call to its end."""
+        handover = self._serving.handover
+        holder = handover.holder(message.resume_token)
+        return holder is not None and await handover.relay(
+            holder, message, self._requests, self._context
+        )
+
+    async def _stream(self, token: str, config: StreamConfig) -> ServedStream:
+        """Return the stream of a resume token, or a new one."""
+        if len(token) > MAX_TOKEN_CHARACTERS:
+            expected = f"expected at most {MAX_TOKEN_CHARACTERS} characters"
+            raise InvalidRequestError("config.resume_token", expected)
+        settings, streams = self._serving.settings, self._serving.streams
+        earlier = streams.find(token, self._tenant.name)
+        if earlier is not None:
+            _check_same_pictures(config, earlier.config)
+            earlier = await streams.take(token, self._tenant.name)
+        return earlier or ServedStream(
+            self._call.id,
+            new_token(settings.server.worker or 0),
+            self._tenant.name,
+            config,
+            AnswerLog(credit(config, settings)),
+        )
+
+    @contextmanager
+    def _keeping(self, stream: ServedStream) -> Iterator[None]:
+        """Keep a started stream whose call breaks off, unless the client broke the protocol."""
+        try:
+            yield
+        except InvalidRequestError:
+            raise
+        except (asyncio.CancelledError, TouchlineError):
+            if stream.state is not None:
+                self._serving.streams.keep(stream)
+            raise
+
+    async def _open(
+        self, stream: ServedStream, config: StreamConfig, record: Record
+    ) -> StreamSession:
+        serving, tenant = self._serving, self._tenant
+        limits = tenant.limited(serving.settings.server)
+        self._is_resumed = stream.state is not None
+        session = await StreamSession.open(
+            config,
+            serving.triton,
+            serving.settings.model_copy(update={"server": limits}),
+            control=serving.control,
+            caller=Caller(stream.id, tenant.name, tenant.weight),
+            state=stream.state,
+        )
+        stream.state = session.state
+        metrics.STREAM_STARTS.labels(tenant.name, "accepted").inc()
+        metrics.STREAMS_RESUMED.inc(self._is_resumed)
+        serving.guard.audit.started(self._call, record, session.stats, name=config.stream_name)
+        verb = "resumed" if self._is_resumed else "started"
+        log.info("stream %s %r %s", stream.id, config.stream_name, verb)
+        return session
+
+    async def _walk(
+        self, stream: ServedStream, session: StreamSession, config: StreamConfig
+    ) -> Replies:
+        """Answer all frames; also a client that vanishes frees what it held in the cluster."""
+        replies = Replies(
+            self._context,
+            config,
+            stream.answers,
+            credit=session.credit,
+            stall_s=self._serving.settings.server.client_stall_s,
+        )
+        try:
+            with metrics.STREAMS.labels(self._tenant.name).track_inprogress():
+                await replies.start(self._started(stream, session))
+                async with self._serving.guard.watching(self._principal):
+                    await self._run(session, config, replies)
+        finally:
+            await _completed(session.close())
+            log.info("stream %s ended: %s", stream.id, session.stats.gaps)
+        if self._is_cut:
+            raise DrainingError
+        return replies
+
+    def _started(self, stream: ServedStream, session: StreamSession) -> pb.StreamStarted:
+        server = self._serving.settings.server
+        return pb.StreamStarted(
+            stream_id=stream.id,
+            credit_frame_count=session.credit,
+            max_frame_bytes=server.max_frame_bytes,
+            models=from_models(self._serving.triton.models),
+            resume_token=stream.token if server.resume_s > 0 else "",
+            is_resumed=self._is_resumed,
+        )
+
+    async def _run(self, session: StreamSession, config: StreamConfig, replies: Replies) -> None:
+        warning = asyncio.create_task(self._warn(replies))
+        try:
+            await session.run(self._frames(config, replies), replies.send)
+        except* TouchlineError as errors:
+            raise errors.exceptions[0] from errors
+        finally:
+            warning.cancel()
+
+    async def _frames(
+        self, config: StreamConfig, replies: Replies
+    ) -> AsyncIterator[EncodedFrame | LostFrame]:
+        """Yield what the stream must answer; what it has answered before is answered here."""
+        while (request := await self._next_request()) is not None:
+            if request.WhichOneof("request") != "frame":
+                raise InvalidRequestError("frame", "expected in every message after the first")
+            frame = to_encoded_frame(request.frame)
+            if replies.is_repeated(frame.header):
+                await replies.repeat(frame.header)
+                if config.encoding.is_video:
+                    yield replace(frame, is_answered=True)
+            else:
+                yield await self._tenant.admit(frame, is_live=config.is_live)
+
+    async def _next_request(self) -> pb.RecognizeStreamRequest | None:
+        try:
+            return await self._serving.drain.next(self._requests)
+        except DrainingError:
+            self._is_cut = True
+            return None
+
+    async def _warn(self, replies: Replies) -> None:
+        await replies.drain(await self._serving.drain.warning())
+
+    @contextmanager
+    def _counting_refusal(self, record: Record) -> Iterator[None]:
+        try:
+            yield
+        except TouchlineError as error:
+            if record.stats is None:
+                outcome = status_code(error).name.lower()
+                metrics.STREAM_STARTS.labels(self._tenant.name, outcome).inc()
+            raise
+
+
+def _check_same_pictures(config: StreamConfig, earlier: StreamConfig) -> None:
+    for attribute, field in _SAME_WHEN_RESUMED.items():
+        if getattr(config, attribute) != getattr(earlier, attribute):
+            raise InvalidRequestError(
+                f"config.{field}", "expected as in the stream that config.resume_token names"
+            )
+
+
+async def _completed(work: Coroutine[Any, Any, None]) -> None:
+    """Await work to its end, however often the waiting task is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled

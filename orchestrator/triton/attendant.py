@@ -1,0 +1,134 @@
+"""The one who looks after a replica: lets it join, probes it, has it repaired, brings it back."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import Protocol
+
+from tritonclient.utils import InferenceServerException
+
+from orchestrator import metrics
+from orchestrator.errors import ModelError
+from orchestrator.settings import TritonSettings
+from orchestrator.triton.codec import LiveModel
+from orchestrator.triton.faults import ReplicaDownError
+from orchestrator.triton.repair import reload
+from orchestrator.triton.replica import Replica, Verdict
+
+_MISSED_PROBES = 2
+
+log = logging.getLogger(__name__)
+
+
+class Pool(Protocol):
+    """What an attendant needs to know of the replica's pool."""
+
+    def admit(self, replica: Replica, model: LiveModel) -> None:
+        """Let a replica in whose model is `model`; TensorContractError if it does not fit."""
+
+    def refuse(self, replica: Replica, error: ModelError) -> None:
+        """Note that a replica cannot be used as it is."""
+
+    def has_other(self, replica: Replica) -> bool:
+        """Whether another replica could take over."""
+
+
+class Attendant:
+    """Looks after one replica for as long as `run` runs."""
+
+    def __init__(self, name: str, replica: Replica, pool: Pool, settings: TritonSettings) -> None:
+        self._name = name
+        self._replica = replica
+        self._pool = pool
+        self._settings = settings
+        self._missed = 0
+        self._silent_since = 0.0
+
+    async def run(self) -> None:
+        """Look after the replica until cancelled."""
+        while True:
+            try:
+                await self._turn()
+            except Exception:  # a bug must not leave the replica alone for good
+                log.exception("%s at %s", self._name, self._replica.address)
+                await asyncio.sleep(self._settings.probe_interval_s)
+
+    async def _turn(self) -> None:
+        if self._replica.is_repairing:
+            await self._repair()
+        elif self._replica.health.is_out:
+            await self._bring_back()
+        else:
+            await self._watch()
+
+    async def _bring_back(self) -> None:
+        """Ask whether the replica is fit again, once its time out is over."""
+        health = self._replica.health
+        await asyncio.sleep(health.remaining_s)
+        try:
+            self._pool.admit(self._replica, await self._replica.join())
+        except ReplicaDownError as error:
+            health.stay_out(str(error))
+        except ModelError as error:
+            if str(error) != health.reason:
+                log.warning("%s at %s is refused: %s", self._name, self._replica.address, error)
+            health.stay_out(str(error))
+            self._pool.refuse(self._replica, error)
+        self._missed = 0
+
+    async def _watch(self) -> None:
+        """Probe a replica in use, at intervals; at once after a probe without answer."""
+        replica = self._replica
+        replica.shaken.clear()
+        if not self._missed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.probe_interval_s):
+                    await replica.shaken.wait()
+                return
+        asked_at = time.monotonic()
+        verdict = await replica.probe()
+        if verdict is Verdict.SILENT:
+            self._count_silence(asked_at)
+            return
+        self._missed = 0
+        if verdict is Verdict.DOWN:
+            replica.eject("down", "a probe could not reach it")
+        elif verdict is Verdict.NOT_READY and self._pool.has_other(replica):
+            replica.eject("not_ready", "its model is not ready")
+
+    def _count_silence(self, asked_at: float) -> None:
+        """Eject a replica that hangs: neither probes nor requests are answered.
+
+        Without another to take over there is no hurry: a busy machine is slow to answer probes.
+        """
+        self._silent_since = self._silent_since if self._missed else asked_at
+        self._missed += 1
+        replica, now = self._replica, time.monotonic()
+        if replica.health.answered_at > self._silent_since:
+            self._missed = 0
+            return
+        is_long = now - self._silent_since >= self._settings.infer_timeout_s
+        if self._missed >= _MISSED_PROBES and (is_long or self._pool.has_other(replica)):
+            replica.eject("hang", "it answers neither probes nor requests", drops_calls=True)
+            replica.connection.renew()
+            self._missed = 0
+
+    async def _repair(self) -> None:
+        """Have the model loaded anew, a few times; whether it is fit then, `_bring_back` asks."""
+        replica, attempts = self._replica, self._settings.repair_attempts
+        for attempt in range(attempts):
+            try:
+                await reload(replica.connection.client, self._name)
+            except (InferenceServerException, TimeoutError) as error:
+                metrics.MODEL_REPAIRS.labels(self._name, "failed").inc()
+                log.warning("%s at %s is not repaired: %s", self._name, replica.address, error)
+                await asyncio.sleep(self._settings.ejection_s * 2**attempt)
+            else:
+                metrics.MODEL_REPAIRS.labels(self._name, "ok").inc()
+                log.info("%s at %s is loaded anew", self._name, replica.address)
+                replica.health.stay_out("loaded anew")
+                break
+        else:
+            replica.health.eject("its process died, and cannot be repaired", is_hopeless=True)
+        replica.is_repairing = False

@@ -1,0 +1,166 @@
+"""The way of a request, measured: a turn in the queue, a place at a replica, the answer."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from orchestrator import metrics
+from orchestrator.errors import ModelError
+from orchestrator.triton.codec import Tensor
+from orchestrator.triton.dispatch import Dispatcher
+from orchestrator.triton.faults import outcome
+from orchestrator.triton.meter import Capacity, Latency, Rate
+from orchestrator.triton.replica import Replica
+from orchestrator.triton.wire import Request
+
+_HEDGE_S, _HEDGE_TIMES = 0.25, 5.0
+"""A replica without an answer for that long, and that many times what answers take, is silent."""
+
+
+class Pick(Protocol):
+    """Reserves room at a replica."""
+
+    def __call__(self, rows: int, unlike: Replica | None = None, /) -> Replica | None:
+        """Return a replica with room for so many rows, `unlike` excepted; None if there is none."""
+
+
+class Traffic:
+    """What goes on between this process and all replicas of one model."""
+
+    def __init__(self, model: str) -> None:
+        self.queue = Latency()
+        self.service = Latency()
+        self.rate = Rate()
+        self.capacity = Capacity()
+        self._model = model
+        self._queue_seconds = metrics.MODEL_QUEUE_SECONDS.labels(model)
+        self._service_seconds = metrics.MODEL_SERVICE_SECONDS.labels(model)
+
+    def waited(self, seconds: float) -> None:
+        """A request got its place."""
+        self.queue.add(seconds)
+        self._queue_seconds.observe(seconds)
+
+    def served(self, seconds: float, rows: int) -> None:
+        """A request was answered with a result."""
+        self.service.add(seconds)
+        self.rate.add(rows)
+        self._service_seconds.observe(seconds)
+
+    def ended(self, error: BaseException | None) -> None:
+        """A request ended, one way or the other."""
+        word = "ok" if error is None else outcome(error)
+        metrics.MODEL_REQUESTS.labels(self._model, word).inc()
+
+
+class Lane:
+    """A queue and the replicas behind it.
+
+    Args:
+        model: Name of the model.
+        pick: Reserves room for a number of rows and returns the replica, or None; with a second
+            argument, a replica other than that.
+        max_queued: Most requests that wait.
+        traffic: Where it is measured.
+        replicas: Returns how many replicas share the work.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        pick: Pick,
+        max_queued: int,
+        traffic: Traffic,
+        replicas: Callable[[], int],
+    ) -> None:
+        self._dispatcher = Dispatcher(model, pick, max_queued)
+        self._pick = pick
+        self._traffic = traffic
+        self._replicas = replicas
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait."""
+        return self._dispatcher.queued
+
+    async def ask(self, request: Request) -> dict[str, Tensor]:
+        """Have a request answered by the replica whose turn it gets.
+
+        Raises:
+            ModelOverloadedError: It never reached a replica.
+            ModelError: As `Replica.infer`.
+        """
+        try:
+            outputs = await self._ask(request)
+        except (ModelError, asyncio.CancelledError) as error:
+            self._traffic.ended(error)
+            raise
+        self._traffic.ended(None)
+        return outputs
+
+    def pump(self) -> None:
+        """Let requests go as far as there is room."""
+        self._dispatcher.pump()
+
+    def refuse(self, error: ModelError) -> None:
+        """Turn away everybody who waits."""
+        self._dispatcher.refuse(error)
+
+    async def _ask(self, request: Request) -> dict[str, Tensor]:
+        rows, asked_at = request.rows, time.monotonic()
+        replica = await self._dispatcher.turn(
+            rows,
+            request.caller,
+            deadline=request.deadline,
+            service_s=self._traffic.service.mean_s,
+        )
+        sent_at = time.monotonic()
+        self._traffic.waited(sent_at - asked_at)
+        try:
+            outputs = await self._answer(replica, request)
+        finally:
+            self.pump()
+            self._traffic.capacity.add(
+                rows / max(1, self._replicas()), is_saturated=self.queued > 0
+            )
+        self._traffic.served(time.monotonic() - sent_at, rows)
+        return outputs
+
+    async def _answer(self, replica: Replica, request: Request) -> dict[str, Tensor]:
+        """Have a request answered by a replica that room was reserved at.
+
+        A request in a hurry does not wait for a replica that fell silent: if another one has room,
+        it is asked as well, and the first answer counts.
+        """
+        if request.deadline == math.inf or request.step is not None or self._replicas() < 2:
+            return await _asked(replica, request)
+        asking = {asyncio.create_task(_asked(replica, request))}
+        try:
+            patience_s = max(_HEDGE_S, _HEDGE_TIMES * self._traffic.service.mean_s)
+            await asyncio.wait(asking, timeout=patience_s)
+            if replica.health.silent_s >= patience_s:
+                other = self._pick(request.rows, replica)
+                if other is not None:
+                    asking.add(asyncio.create_task(_asked(other, request)))
+            return await _first_answer(asking)
+        finally:
+            for task in asking:
+                task.cancel()
+
+
+async def _asked(replica: Replica, request: Request) -> dict[str, Tensor]:
+    try:
+        return await replica.infer(request)
+    finally:
+        replica.release(request.rows)
+
+
+async def _first_answer(asking: set[asyncio.Task[dict[str, Tensor]]]) -> dict[str, Tensor]:
+    """Return the first answer; raise the last error if there is none."""
+    while True:
+        done, asking = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        answers = [task for task in done if not task.exception()]
+        if answers or not asking:
+            return (answers or list(done))[0].result()

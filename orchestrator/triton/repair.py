@@ -1,0 +1,45 @@
+"""Repair of a model whose process died: Triton never restarts it, but can load it anew."""
+
+import asyncio
+import contextlib
+import random
+
+from tritonclient.grpc import aio as triton_aio
+
+_CALL_S = 5.0
+_RELOAD_S = 120.0
+"""Longest time for one reload: large weights take their time."""
+_UNLOAD_S = 3.0
+"""Longest wait until a model is unloaded; usually a second. One that died while it executed a batch
+stays "unloading" for good (Triton 2.51), and can be loaded all the same."""
+_POLL_S = 0.1
+_SPREAD_S = 0.5
+
+
+async def reload(client: triton_aio.InferenceServerClient, model: str) -> None:
+    """Unload a model, let it go, and load it: `load` alone may change nothing.
+
+    Where several orchestrators find the same dead process, one repairs and the others see that.
+
+    Raises:
+        TimeoutError: It took too long.
+        InferenceServerException: The server refused, or runs without model control.
+    """
+    await asyncio.sleep(random.uniform(0, _SPREAD_S))
+    async with asyncio.timeout(_RELOAD_S):
+        if not await client.is_model_ready(model, client_timeout=_CALL_S):
+            return  # somebody else is at it
+        await client.unload_model(model, client_timeout=_CALL_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_UNLOAD_S):
+                while await _is_loaded(client, model):  # noqa: ASYNC110  only polling tells
+                    await asyncio.sleep(_POLL_S)
+        await client.load_model(model)
+
+
+async def _is_loaded(client: triton_aio.InferenceServerClient, model: str) -> bool:
+    """Whether any version of a model is ready, or still unloading."""
+    index = await client.get_model_repository_index(client_timeout=_CALL_S)
+    return any(
+        entry.name == model and entry.state not in {"", "UNAVAILABLE"} for entry in index.models
+    )

@@ -1,0 +1,161 @@
+"""What a 1080p JPEG frame costs the orchestrator, against decoding and resizing it alone.
+
+Plays a lossless stream through the real orchestrator in front of `sim` models, whose answers take
+no time here, and counts the CPU time of all its processes. In turns, in the same run, this process
+decodes and resizes the same frames with the product's own functions, and nothing else.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import cv2
+import numpy as np
+from soccer.v1 import player_recognition_pb2 as pb
+
+from deploy.local.cluster import LocalCluster
+from deploy.local.orchestrator import OrchestratorProcess
+from orchestrator.imaging import square_tiles
+from orchestrator.picture_decoding import decode_compressed
+from orchestrator.types import Encoding, Pixels
+from tests.conftest import DATA
+from tests.load.pictures import MatchPictures
+from tests.stream.streams import play
+
+WIDTH, HEIGHT = 1920, 1080
+QUALITY = 90
+DETECTOR_SIDE = 192
+"""Input of the sim detector; resizing costs what the picture is large, not its result."""
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_ISOLATIONS = ("process", "thread")
+
+
+@dataclass(frozen=True)
+class Row:
+    """CPU time per frame in milliseconds, medians over the rounds.
+
+    Attributes:
+        isolation: Where frames are decoded: in a `process` of the stream's own, or in a `thread`.
+        orchestrator_ms: All processes of the orchestrator, from a frame's bytes to its result.
+        alone_ms: Decoding and resizing alone, in one thread.
+        ratio: The first by the second, the median of the rounds' ratios.
+    """
+
+    isolation: str
+    orchestrator_ms: float
+    alone_ms: float
+    ratio: float
+
+
+def match_frames(count: int) -> list[bytes]:
+    """Code frames of the simulated match, played on a filmed pitch: flat ones decode too fast."""
+    match = MatchPictures(WIDTH, HEIGHT)
+    filmed = cv2.imread(str(DATA / "frame.jpg"))
+    grass = match.rgb(0)[HEIGHT // 2, 0]
+    pitch = cv2.resize(filmed, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    return [_coded(match.rgb(number), grass, pitch) for number in range(count)]
+
+
+def _coded(painted: Pixels, grass: Pixels, pitch: Pixels) -> bytes:
+    is_grass = (painted == grass).all(axis=2, keepdims=True)
+    bgr = np.where(is_grass, pitch, painted[:, :, ::-1])
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+
+
+def alone_ms(frames: list[bytes]) -> float:
+    """CPU time per frame of decoding and resizing alone."""
+    cv2.setNumThreads(1)
+    begun = time.process_time()
+    for data in frames:
+        pixels = decode_compressed(data, Encoding.JPEG, max_pixels=WIDTH * HEIGHT)
+        square_tiles(pixels, 1, DETECTOR_SIDE)
+    return 1000 * (time.process_time() - begun) / len(frames)
+
+
+async def served_ms(served: OrchestratorProcess, frames: list[bytes]) -> float:
+    """CPU time per frame of the orchestrator's processes."""
+    config = pb.StreamConfig(stream_name="bench", encoding=pb.FRAME_ENCODING_JPEG, frame_rate=25.0)
+    messages = [pb.Frame(frame_index=i, data=data) for i, data in enumerate(frames)]
+    begun = tree_cpu_seconds(served.pid)
+    responses = await play(served.target, config, messages)
+    seconds = tree_cpu_seconds(served.pid) - begun
+    recognized = responses[-1].summary.recognized_frame_count
+    if recognized != len(frames):
+        raise RuntimeError(f"expected {len(frames)} recognised frames, got {recognized}")
+    return 1000 * seconds / len(frames)
+
+
+def tree_cpu_seconds(pid: int) -> float:
+    """User and system time of a process, of those that it started, and of theirs that ended."""
+    process = Path("/proc", str(pid))
+    fields = (process / "stat").read_text().rsplit(")", 1)[1].split()
+    children = [
+        int(child) for task in (process / "task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]  # fmt: skip
+    own = sum(int(ticks) for ticks in fields[11:15]) / _TICKS_PER_S
+    return own + sum(tree_cpu_seconds(child) for child in children)
+
+
+async def run(frame_count: int, rounds: int) -> list[Row]:
+    """Measure in turns, so that a noisy minute hits all alike."""
+    frames = match_frames(frame_count)
+    alone: list[float] = []
+    served: dict[str, list[float]] = {isolation: [] for isolation in _ISOLATIONS}
+    async with LocalCluster("sim") as cluster:
+        for _ in range(rounds):
+            alone.append(alone_ms(frames))
+            for isolation in _ISOLATIONS:
+                options = {"TOUCHLINE_DECODE__ISOLATION": isolation}
+                async with OrchestratorProcess(cluster.endpoints, settings=options) as process:
+                    await served_ms(process, frames[:10])  # connections, first decodes
+                    served[isolation].append(await served_ms(process, frames))
+    return [_row(isolation, served[isolation], alone) for isolation in _ISOLATIONS]
+
+
+def _row(isolation: str, served: list[float], alone: list[float]) -> Row:
+    ratios = [mine / least for mine, least in zip(served, alone, strict=True)]
+    medians = (statistics.median(values) for values in (served, alone, ratios))
+    return Row(isolation, *(round(value, 2) for value in medians))
+
+
+def table(rows: list[Row]) -> str:
+    """Write the rows as Markdown."""
+    lines = [
+        "| decoding in a | orchestrator CPU-ms/frame | decode + resize alone | ratio |",
+        "|" + " --- |" * 4,
+    ]
+    lines += [f"| {r.isolation} | {r.orchestrator_ms} | {r.alone_ms} | {r.ratio} |" for r in rows]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--frames", type=int, default=150)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    rows = asyncio.run(run(options.frames, options.rounds))
+    report = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{os.cpu_count()} cores {platform.machine()}, no GPU, shared",
+        "frame": f"{WIDTH}x{HEIGHT} JPEG, quality {QUALITY}",
+        "frames": options.frames,
+        "rounds": options.rounds,
+        "rows": [asdict(row) for row in rows],
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(report, indent=2) + "\n")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

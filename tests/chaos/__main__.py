@@ -1,0 +1,69 @@
+"""The chaos test: `make chaos`. Writes `out/chaos.json`; exit code 1 if streams suffer."""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.chaos.scenarios import SCENARIOS, Scenario
+from tests.chaos.stage import FRAME_RATE, Outcome, play_through, stage
+
+
+async def play(scenario: Scenario) -> Outcome:
+    """Play one scenario in a cluster of its own."""
+    async with stage(scenario.replicas) as scene:
+        return await play_through(
+            scene,
+            scenario.name,
+            scenario.fault,
+            streams=scenario.streams,
+            after_s=scenario.after_s,
+        )
+
+
+def failures(scenario: Scenario, outcome: Outcome) -> list[str]:
+    """Say in what a scenario went worse than it may."""
+    found = list(outcome.refusals)
+    if outcome.frames_unaccounted:
+        found.append(f"{outcome.frames_unaccounted} frames unaccounted for")
+    if outcome.ids_kept_share < scenario.least_kept:
+        found.append(f"ids kept: {outcome.ids_kept_share:.0%} < {scenario.least_kept:.0%}")
+    if outcome.longest_gap_s > scenario.most_gap_s:
+        found.append(f"a gap of {outcome.longest_gap_s} s > {scenario.most_gap_s} s")
+    if outcome.recovery_s > scenario.most_recovery_s:
+        found.append(f"recovered after {outcome.recovery_s} s > {scenario.most_recovery_s} s")
+    return found
+
+
+def main() -> None:
+    """Play all scenarios, or those whose name holds a word; write JSON and print a line each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("out/chaos.json"))
+    parser.add_argument("--only", default="", help="word in the names of the scenarios to play")
+    options = parser.parse_args()
+    rows = []
+    for scenario in SCENARIOS:
+        if options.only in scenario.name:
+            outcome = asyncio.run(play(scenario))
+            found = failures(scenario, outcome)
+            rows.append(asdict(outcome) | {"failures": found})
+            print(f"{scenario.name}: {'; '.join(found) or 'ok'} {json.dumps(asdict(outcome))}")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    report = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{os.cpu_count()} cores {platform.machine()}, no GPU",
+        "models": "sim, profile bench",
+        "frame_rate": FRAME_RATE,
+        "scenarios": rows,
+    }
+    options.output.write_text(json.dumps(report, indent=2) + "\n")
+    sys.exit(any(row["failures"] for row in rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What is done to a running cluster: real signals to real processes."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import urllib.request
+from pathlib import Path
+
+from deploy.local.tritonserver import TritonServer
+
+_STUB = b"triton_python_backend_stub"
+
+
+def stub_pid(server: TritonServer, model: str) -> int:
+    """Return the process id of the one instance of a model."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            line = path.read_bytes()
+            if all(part in line for part in (_STUB, server.name.encode(), f"/{model}/".encode())):
+                return int(path.parent.name)
+    raise LookupError(f"{server.name}: expected a process of {model}, found none")
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """Send a signal."""
+    os.kill(pid, number)
+
+
+async def hang(server: TritonServer, seconds: float) -> None:
+    """Stop a server with its models for a while: its connections stay open, nothing answers."""
+    pids = [server.pid, *(stub_pid(server, model) for model in server.models)]
+    for pid in pids:
+        send(pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        for pid in pids:
+            send(pid, signal.SIGCONT)
+
+
+async def restart(server: TritonServer) -> None:
+    """End a server in good order, or clean up after a killed one, and start it where it was."""
+    await server.stop()
+    await server.start()
+
+
+def live_sequences(server: TritonServer) -> float:
+    """Return how many streams live in a tracker's server."""
+    with urllib.request.urlopen(f"http://{server.metrics_endpoint}/metrics", timeout=5) as page:
+        text = page.read().decode()
+    return sum(float(n) for n in re.findall(r"^sam2_active_sequences\{.*\} (\S+)$", text, re.M))

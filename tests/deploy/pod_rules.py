@@ -1,0 +1,186 @@
+"""What must hold within each pod. A rule yields what is wrong."""
+
+import re
+from collections.abc import Iterator
+
+from tests.deploy.manifests import Cluster, Object, Workload, quantity
+
+_GPU = re.compile(r"nvidia\.com/(gpu|mig-.+)")
+_SLACK_S = 5
+
+
+def images_are_pinned_and_agree(cluster: Cluster) -> Iterator[str]:
+    for workload in cluster.workloads:
+        images = {container["image"] for container in workload.containers}
+        if len(images) > 1:
+            yield f"{workload.name}: init container and server run different images: {images}"
+        for image in images:
+            name, _, tag = image.rpartition(":")
+            if not name or tag == "latest" or name.endswith("/model"):
+                yield f"{workload.name}: image {image} has no fixed version"
+
+
+def pods_are_restricted(cluster: Cluster) -> Iterator[str]:
+    """Source: Kubernetes, Pod Security Standards, restricted; and a read-only root file system."""
+    for workload in cluster.workloads:
+        pod = workload.pod
+        security = pod.get("securityContext", {})
+        if security.get("runAsNonRoot") is not True or not security.get("runAsUser"):
+            yield f"{workload.name}: may run as root"
+        if security.get("seccompProfile", {}).get("type") != "RuntimeDefault":
+            yield f"{workload.name}: no seccomp profile"
+        if any(pod.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")):
+            yield f"{workload.name}: shares the host's namespaces"
+        if any("hostPath" in volume for volume in pod.get("volumes", [])):
+            yield f"{workload.name}: mounts the host's files"
+        for container in workload.containers:
+            yield from _unrestricted(workload, container)
+
+
+def the_namespace_enforces_that(cluster: Cluster) -> Iterator[str]:
+    for namespace in cluster.of("Namespace"):
+        labels = namespace["metadata"].get("labels", {})
+        if labels.get("pod-security.kubernetes.io/enforce") != "restricted":
+            yield "the namespace does not enforce the restricted standard"
+
+
+def _unrestricted(workload: Workload, container: Object) -> Iterator[str]:
+    expected = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
+    security = container.get("securityContext", {})
+    for key, value in expected.items():
+        if security.get(key) is not value:
+            yield f"{workload.name}/{container['name']}: expected {key}: {value}"
+    if security.get("capabilities", {}).get("drop") != ["ALL"]:
+        yield f"{workload.name}/{container['name']}: keeps capabilities"
+
+
+def resources_are_guaranteed(cluster: Cluster) -> Iterator[str]:
+    """Memory and GPUs are never shared beyond what was asked for; processors may be."""
+    for workload in cluster.workloads:
+        for container in workload.containers:
+            place = f"{workload.name}/{container['name']}"
+            resources = container.get("resources", {})
+            requests, limits = resources.get("requests", {}), resources.get("limits", {})
+            if "cpu" not in requests:
+                yield f"{place}: requests no processor"
+            if "memory" not in limits or limits["memory"] != requests.get("memory"):
+                yield f"{place}: memory requested is not the limit"
+            for name in requests.keys() | limits.keys():
+                if _GPU.fullmatch(name) and requests.get(name) != limits.get(name):
+                    yield f"{place}: {name} requested is not the limit"
+            yield from _foreign_gpus(workload, container)
+
+
+def _foreign_gpus(workload: Workload, container: Object) -> Iterator[str]:
+    """An init container that takes another kind of GPU would make the pod need both."""
+    own = {n for n in container.get("resources", {}).get("limits", {}) if _GPU.fullmatch(n)}
+    served = {n for n in workload.main.get("resources", {}).get("limits", {}) if _GPU.fullmatch(n)}
+    if not own <= served:
+        yield f"{workload.name}/{container['name']}: takes {own - served}, the server does not"
+
+
+def shared_memory_fits(cluster: Cluster) -> Iterator[str]:
+    for workload in cluster.workloads:
+        volumes = [v for v in workload.pod.get("volumes", []) if "emptyDir" in v]
+        in_memory = [v["emptyDir"] for v in volumes if v["emptyDir"].get("medium") == "Memory"]
+        if any("sizeLimit" not in volume["emptyDir"] for volume in volumes):
+            yield f"{workload.name}: an emptyDir without a limit"
+            continue
+        limit = quantity(workload.main["resources"]["limits"].get("memory", 0))
+        if sum(quantity(volume["sizeLimit"]) for volume in in_memory) > limit / 2:
+            yield f"{workload.name}: shared memory takes over half of the memory limit"
+    for workload in cluster.models:
+        mounts = {m["mountPath"]: m["name"] for m in workload.main.get("volumeMounts", [])}
+        volume = workload.volume(mounts.get("/dev/shm", "")) or {}
+        if volume.get("emptyDir", {}).get("medium") != "Memory":
+            yield f"{workload.name}: /dev/shm is the container runtime's 64 MiB"
+
+
+def volumes_and_mounts_agree(cluster: Cluster) -> Iterator[str]:
+    for workload in cluster.workloads:
+        volumes = {volume["name"] for volume in workload.pod.get("volumes", [])}
+        mounts = {m["name"] for c in workload.containers for m in c.get("volumeMounts", [])}
+        if volumes != mounts:
+            yield f"{workload.name}: volumes and mounts differ in {sorted(volumes ^ mounts)}"
+
+
+def probes_ask_what_is_there(cluster: Cluster) -> Iterator[str]:
+    for workload in cluster.workloads:
+        if workload.object["kind"] == "Job":
+            continue
+        for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+            probe = workload.main.get(kind)
+            if probe is None:
+                yield f"{workload.name}: no {kind}"
+                continue
+            port = probe.get("httpGet", {}).get("port")
+            if port is not None and port not in workload.ports:
+                yield f"{workload.name}: {kind} asks port {port}, which the container has not"
+            if port == "http" and workload.argument("http-address") == "127.0.0.1":
+                yield f"{workload.name}: {kind} asks a port that is open inside the pod alone"
+
+
+def a_dead_model_is_restarted(cluster: Cluster) -> Iterator[str]:
+    """Triton's own health pages never tell of a dead model process."""
+    for workload in cluster.models:
+        probe = workload.main.get("livenessProbe", {})
+        command = [str(word) for word in probe.get("exec", {}).get("command", [])]
+        if "/opt/touchline/model_alive.py" not in command or "--ready" in command:
+            yield f"{workload.name}: livenessProbe does not ask the model itself"
+            continue
+        seconds = float(command[command.index("--seconds") + 1])
+        if probe.get("timeoutSeconds", 1) < 4 * seconds + _SLACK_S:
+            yield f"{workload.name}: the kubelet gives up before the check, of up to four waits"
+        if workload.argument("model-control-mode") != "none":
+            yield f"{workload.name}: models can be unloaded behind the kubelet's back"
+
+
+def there_is_time_to_end(cluster: Cluster) -> Iterator[str]:
+    for workload in cluster.workloads:
+        if workload.object["kind"] == "Job":
+            continue
+        grace = workload.pod.get("terminationGracePeriodSeconds", 30)
+        needed = hook_seconds(workload) + _own_end(cluster, workload) + _SLACK_S
+        if grace < needed:
+            yield f"{workload.name}: {grace} s of grace, its hook and its end need {needed:g} s"
+
+
+def hook_seconds(workload: Workload) -> float:
+    """Longest time of the preStop hook."""
+    hook = workload.main.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
+    words = [str(word) for word in hook]
+    if words[:1] == ["sleep"]:
+        return float(words[1])
+    if "--seconds" in words:
+        return float(words[words.index("--seconds") + 1]) + _SLACK_S  # its last look at the page
+    loop = re.search(r"seq (\d+)\); do\s+sleep (\d+)", words[-1] if words else "")
+    return float(loop[1]) * float(loop[2]) if loop else 0.0
+
+
+def _own_end(cluster: Cluster, workload: Workload) -> float:
+    """Longest time from SIGTERM to the end of the process."""
+    if workload.model is not None:
+        return float(workload.argument("exit-timeout-secs") or 30)
+    if workload.name == "orchestrator":
+        return float(cluster.settings.get("TOUCHLINE_SERVER__DRAIN_S", 30))
+    return 0.0
+
+
+def endpoints_are_left_before_the_end(cluster: Cluster) -> Iterator[str]:
+    for workload in cluster.workloads:
+        if workload.object["kind"] == "Deployment" and hook_seconds(workload) < _SLACK_S:
+            yield f"{workload.name}: no preStop hook: SIGTERM comes before anybody knows"
+
+
+RULES = (
+    images_are_pinned_and_agree,
+    pods_are_restricted,
+    the_namespace_enforces_that,
+    resources_are_guaranteed,
+    shared_memory_fits,
+    volumes_and_mounts_agree,
+    probes_ask_what_is_there,
+    a_dead_model_is_restarted,
+    there_is_time_to_end,
+    endpoints_are_left_before_the_end,
+)

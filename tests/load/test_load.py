@@ -1,0 +1,110 @@
+"""The load test itself: its parts do what they say, and a small run gives a whole report."""
+
+import asyncio
+import itertools
+import json
+import math
+import os
+import time
+
+import numpy as np
+import pytest
+from soccer.v1 import player_recognition_pb2 as pb
+
+from tests.load.__main__ import QUICK, run
+from tests.load.network import Relay, Uplink
+from tests.load.plots import plot
+from tests.load.soak import growth, resident_mb
+from tests.load.tally import Tally, jain_index
+
+
+def test_frames_arrive_in_order_delayed_and_in_bursts():
+    uplink = Uplink(jitter_s=0.002, stall_every_s=2.0, stall_s=0.2)
+    times = list(itertools.islice(uplink.arrivals(50, np.random.default_rng(1)), 500))
+    captured = np.arange(500) / 50
+    assert (np.diff(times) >= 0).all()
+    assert (times >= captured).all()
+    assert np.median(times - captured) < 0.02
+    assert (np.diff(times) == 0).sum() >= 4 * 8  # held back frames come at once
+
+
+@pytest.mark.parametrize(("shares", "index"), [((3, 3, 3), 1), ((1, 0, 0, 0), 0.25), ((0, 0), 1)])
+def test_fairness_is_one_for_equals_and_one_nth_for_a_monopoly(shares, index):
+    assert jain_index(shares) == pytest.approx(index)
+
+
+def answer(index):
+    return pb.RecognizeStreamResponse(recognition=pb.FrameRecognition(frame_index=index))
+
+
+def test_a_frame_counts_as_accounted_for_when_it_is_answered_exactly_once():
+    tally = Tally(budget_s=math.inf)
+    for index in range(4):
+        tally.note_sent(index, 0.0)
+    tally.note(answer(0))
+    gap = pb.FrameGap(first_frame_index=1, last_frame_index=2, reason=pb.GAP_REASON_OVERLOADED)
+    tally.note(pb.RecognizeStreamResponse(gap=gap))
+    assert (tally.unanswered, tally.is_accounted) == (1, False)
+    tally.note(answer(3))
+    assert tally.is_accounted
+    assert tally.counts["gap.OVERLOADED"] == 2
+    tally.note(answer(3))
+    assert not tally.is_accounted
+
+
+def test_what_comes_after_its_budget_is_late():
+    tally = Tally(budget_s=1.0)
+    tally.note_sent(0, arrival=time.monotonic() - 10)
+    tally.note(answer(0))
+    assert (tally.counts["late"], tally.counts["in_time"]) == (1, 0)
+
+
+async def test_a_relay_passes_on_until_it_freezes_or_cuts():
+    async def echo(reader, writer):
+        while data := await reader.read(100):
+            writer.write(data)
+        writer.close()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, Relay(f"127.0.0.1:{port}") as relay:
+        host, port = relay.address.split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"one")
+        assert await reader.readexactly(3) == b"one"
+        relay.freeze()
+        writer.write(b"two")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.readexactly(3), 0.2)
+        relay.thaw()
+        assert await reader.readexactly(3) == b"two"
+        relay.cut()
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+        writer.close()
+
+
+def test_growth_is_counted_after_the_warm_up():
+    flat = growth("flat", [(t, 100 if t > 10 else t) for t in range(100)])
+    assert (flat.begin_mb, flat.growth_share) == (100, 0)
+    leaky = growth("leaky", [(t, 100 + t) for t in range(100)])
+    assert leaky.growth_share > 0.5
+
+
+def test_memory_is_that_of_a_process_and_its_children():
+    assert sum(resident_mb([os.getpid()]).values()) > 10
+    assert resident_mb([]) == {}
+
+
+@pytest.mark.triton
+async def test_a_small_load_test_gives_a_whole_report(tmp_path):
+    report = await run(QUICK, "bench", 5.0, 1.0)
+    assert report.efficiency.tracker_fps > 1
+    assert report.efficiency.orchestrator_fps > 1
+    points = (*report.sweep, report.added.orchestrator)
+    assert all(point.is_accounted for point in points)
+    assert all(point.goodput_fps > 0 for point in points)
+    assert report.added.script_p99_ms > 40  # a picture's time in detector and tracker
+    plot(report.sweep, report.efficiency.tracker_fps, tmp_path / "load.png")
+    assert (tmp_path / "load.png").stat().st_size > 10_000
+    assert json.dumps(report.sweep[0].counts)

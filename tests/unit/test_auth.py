@@ -1,0 +1,318 @@
+"""Who is let in: API keys and tokens, over a real channel, and how little a refusal says."""
+
+import json
+import time
+
+import grpc
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from soccer.v1 import player_recognition_pb2 as pb
+from soccer.v1 import player_recognition_pb2_grpc as pb_grpc
+
+from orchestrator.errors import InvalidRequestError, SettingError, UnauthenticatedError
+from orchestrator.security.auth import Authenticator
+from orchestrator.security.keys import add_key, list_keys, revoke_key
+from orchestrator.settings import JwtSettings, SecuritySettings
+from tests.unit.scripted_server import scripted_server
+
+TENANTS = "[tenants.acme]\nweight = 2\n"
+ISSUER, AUDIENCE = "https://id.example", "touchline"
+SIGNING = ec.generate_private_key(ec.SECP256R1())
+CONFIG = pb.RecognizeStreamRequest(config=pb.StreamConfig(encoding=pb.FRAME_ENCODING_JPEG))
+REFUSED = ("UNAUTHENTICATED", "expected valid credentials: an API key or a token")
+
+
+def jwk(key, **more) -> dict[str, str]:
+    return json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key)) | more
+
+
+def token(*, key=SIGNING, algorithm="ES256", kid: str | None = "k1", **changed) -> str:
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "tenant": "acme", "exp": time.time() + 600}
+    claims = {k: v for k, v in (claims | changed).items() if v is not None}
+    return jwt.encode(claims, key, algorithm, headers={"kid": kid} if kid else None)
+
+
+@pytest.fixture
+def security(tmp_path) -> SecuritySettings:
+    """Both kinds of credentials; files are looked at before every call."""
+    (tmp_path / "tenants.toml").write_text(TENANTS)
+    (tmp_path / "keys.json").write_text("[]")
+    keys = {"keys": [jwk(SIGNING.public_key(), kid="k1", use="sig")]}
+    (tmp_path / "jwks.json").write_text(json.dumps(keys))
+    return SecuritySettings(
+        tenants_file=tmp_path / "tenants.toml",
+        api_keys_file=tmp_path / "keys.json",
+        jwt=JwtSettings(jwks_file=tmp_path / "jwks.json", issuer=ISSUER, audience=AUDIENCE),
+        audit_file=tmp_path / "audit.jsonl",
+        reload_s=1e-3,
+    )
+
+
+async def outcome(target: str, **metadata: str) -> tuple[str, str]:
+    """Status and text of an empty stream opened with some metadata."""
+    headers = [(name.replace("_", "-"), value) for name, value in metadata.items()]
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub = pb_grpc.PlayerRecognitionServiceStub(channel)
+        call = stub.RecognizeStream(iter([CONFIG]), metadata=headers)
+        try:
+            kinds = [response.WhichOneof("response") async for response in call]
+        except grpc.aio.AioRpcError as error:
+            return error.code().name, str(error.details())
+    return "OK", ",".join(kinds)
+
+
+async def test_a_key_opens_streams_in_either_header(security):
+    key = add_key(security.api_keys_file, "acme")
+    async with scripted_server(security=security) as running:
+        assert await outcome(running.target, x_api_key=key) == ("OK", "started,summary")
+        assert (await outcome(running.target, authorization=f"Bearer {key}"))[0] == "OK"
+        assert (await outcome(running.target, authorization=f"bearer {key}"))[0] == "OK"
+
+
+async def test_a_token_opens_streams(security):
+    async with scripted_server(security=security) as running:
+        assert (await outcome(running.target, authorization=f"Bearer {token()}"))[0] == "OK"
+        only_key = f"Bearer {token(kid=None)}"
+        assert (await outcome(running.target, authorization=only_key))[0] == "OK"
+
+
+BAD_METADATA = [
+    {},
+    {"authorization": ""},
+    {"authorization": "Bearer "},
+    {"authorization": "Basic dXNlcjpwYXNz"},
+    {"x_api_key": "touchline_"},
+    {"x_api_key": "touchline_000000000000_" + "A" * 43},
+    {"x_api_key": token()},
+    {"authorization": "Bearer eyJ.eyJ.x"},
+    {"authorization": "Bearer " + "A" * 8000},
+]
+
+
+@pytest.mark.parametrize("metadata", BAD_METADATA, ids=range(len(BAD_METADATA)))
+async def test_bad_credentials_are_refused_with_one_and_the_same_text(security, metadata):
+    add_key(security.api_keys_file, "acme")
+    async with scripted_server(security=security) as running:
+        assert await outcome(running.target, **metadata) == REFUSED
+
+
+BAD_TOKENS = {
+    "expired": {"exp": time.time() - 60},
+    "no expiry": {"exp": None},
+    "expiry beyond numbers": {"exp": "never"},
+    "endless": {"exp": float("inf")},
+    "expiry a list": {"exp": []},
+    "not yet valid": {"nbf": time.time() + 300},
+    "another issuer": {"iss": "https://id.example.evil"},
+    "no issuer": {"iss": None},
+    "another audience": {"aud": "billing"},
+    "no audience": {"aud": None},
+    "no tenant": {"tenant": None},
+    "tenant no text": {"tenant": ["acme"]},
+    "another key": {"key": ec.generate_private_key(ec.SECP256R1())},
+    "unknown key id": {"kid": "k2"},
+    "key id no text": {"kid": "../k1"},
+    "another algorithm": {
+        "key": rsa.generate_private_key(public_exponent=65537, key_size=2048),
+        "algorithm": "RS256",
+    },
+    "secret shared": {"key": "k" * 64, "algorithm": "HS256"},
+    "unsigned": {"key": None, "algorithm": "none"},
+}
+
+
+@pytest.mark.parametrize("changed", BAD_TOKENS.values(), ids=BAD_TOKENS)
+def test_a_token_that_is_not_the_issuers_for_us_and_now_is_refused(security, changed):
+    authenticator = Authenticator(security)
+    authenticator.authenticate([("authorization", f"Bearer {token()}")])
+    with pytest.raises(UnauthenticatedError):
+        authenticator.authenticate([("authorization", f"Bearer {token(**changed)}")])
+
+
+def test_a_token_with_a_tampered_claim_is_refused(security):
+    header, _, signature = token().split(".")
+    _, claims, _ = token(tenant="other").split(".")
+    with pytest.raises(UnauthenticatedError, match="credentials"):
+        Authenticator(security).authenticate(
+            [("authorization", f"Bearer {header}.{claims}.{signature}")]
+        )
+
+
+async def test_a_tenant_that_nobody_knows_is_denied(security):
+    key = add_key(security.api_keys_file, "stranger")
+    async with scripted_server(security=security) as running:
+        for metadata in (
+            {"x_api_key": key},
+            {"authorization": f"Bearer {token(tenant='stranger')}"},
+        ):
+            code, details = await outcome(running.target, **metadata)
+            assert code == "PERMISSION_DENIED"
+            assert "stranger" not in details
+
+
+async def test_single_images_ask_for_credentials_and_are_not_read_without(security):
+    key = add_key(security.api_keys_file, "acme")
+    oversized = pb.RecognizeFrameRequest(encoding=pb.FRAME_ENCODING_JPEG, data=bytes(8 << 10))
+    async with (
+        scripted_server(security=security, max_frame_bytes=1 << 10) as running,
+        grpc.aio.insecure_channel(running.target) as channel,
+    ):
+        stub = pb_grpc.PlayerRecognitionServiceStub(channel)
+        known = (("x-api-key", key),)
+        for metadata, code in (((), "UNAUTHENTICATED"), (known, "RESOURCE_EXHAUSTED")):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.RecognizeFrame(oversized, metadata=metadata)
+            assert caught.value.code().name == code
+
+
+async def test_health_is_open_and_reflection_is_not(security):
+    async with (
+        scripted_server(security=security) as running,
+        grpc.aio.insecure_channel(running.target) as channel,
+    ):
+        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        assert await reflected(channel) == "UNAUTHENTICATED"
+
+
+async def test_reflection_can_be_switched_off():
+    for is_on, code in ((True, "OK"), (False, "UNIMPLEMENTED")):
+        async with (
+            scripted_server(security=SecuritySettings(reflection=is_on)) as running,
+            grpc.aio.insecure_channel(running.target) as channel,
+        ):
+            assert await reflected(channel) == code
+
+
+async def reflected(channel: grpc.aio.Channel) -> str:
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    call = stub.ServerReflectionInfo(iter([request]))
+    try:
+        assert [reply async for reply in call]
+    except grpc.aio.AioRpcError as error:
+        return error.code().name
+    return "OK"
+
+
+async def test_a_new_key_opens_and_a_revoked_one_closes_without_a_restart(security):
+    async with scripted_server(security=security) as running:
+        key = add_key(security.api_keys_file, "acme")
+        assert (await outcome(running.target, x_api_key=key))[0] == "OK"
+        (stored,) = list_keys(security.api_keys_file)
+        revoke_key(security.api_keys_file, stored.id)
+        assert await outcome(running.target, x_api_key=key) == REFUSED
+
+
+@pytest.mark.parametrize("withdrawn", ["key", "tenant", "token"])
+async def test_a_running_stream_ends_soon_after_its_credentials(security, withdrawn):
+    key = add_key(security.api_keys_file, "acme")
+    grace = security.jwt.model_copy(update={"stream_grace_s": 1.0, "leeway_s": 0})
+    security = security.model_copy(update={"jwt": grace})
+    lasting = token(exp=time.time() + 1) if withdrawn == "token" else key
+    async with (
+        scripted_server(security=security) as running,
+        grpc.aio.insecure_channel(running.target) as channel,
+    ):
+        call = pb_grpc.PlayerRecognitionServiceStub(channel).RecognizeStream(
+            metadata=[("authorization", f"Bearer {lasting}")]
+        )
+        await call.write(CONFIG)
+        assert (await call.read()).HasField("started")
+        if withdrawn == "key":
+            revoke_key(security.api_keys_file, list_keys(security.api_keys_file)[0].id)
+        if withdrawn == "tenant":
+            security.tenants_file.write_text("")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert caught.value.code().name == "UNAUTHENTICATED"
+
+
+def test_a_stream_outlives_its_token_by_the_grace_and_no_longer(security, monkeypatch):
+    authenticator = Authenticator(security)
+    expires = time.time() + 600
+    principal = authenticator.authenticate([("authorization", f"Bearer {token(exp=expires)}")])
+    for after, is_valid in ((-1, True), (4 * 3600 - 2, True), (4 * 3600 + 1, False)):
+        monkeypatch.setattr(time, "time", lambda after=after: expires + after)
+        assert authenticator.is_valid(principal) is is_valid
+
+
+def test_a_key_is_shown_once_and_stored_as_a_hash(tmp_path):
+    path = tmp_path / "keys.json"
+    key = add_key(path, "acme")
+    text = path.read_text()
+    assert key.rsplit("_", 1)[1] not in text
+    assert path.stat().st_mode & 0o077 == 0
+    assert key not in repr(list_keys(path))
+    assert [stored.tenant for stored in list_keys(path)] == ["acme"]
+
+
+def test_revoking_a_key_keeps_the_others_and_the_files_mode(tmp_path):
+    path = tmp_path / "keys.json"
+    add_key(path, "acme")
+    path.chmod(0o640)
+    add_key(path, "acme")
+    first, second = list_keys(path)
+    revoke_key(path, first.id)
+    assert list_keys(path) == [second]
+    assert path.stat().st_mode & 0o777 == 0o640
+    with pytest.raises(InvalidRequestError, match="id of a key"):
+        revoke_key(path, first.id)
+
+
+@pytest.mark.parametrize("tenant", ["", "Acme", "a b", "a/b", "-a", "a" * 64, "ä"])
+def test_a_tenant_name_that_is_unsafe_in_logs_gets_no_key(tmp_path, tenant):
+    with pytest.raises(InvalidRequestError, match="tenant"):
+        add_key(tmp_path / "keys.json", tenant)
+
+
+def test_a_broken_key_file_is_named_and_not_quoted(security):
+    digest = "ab" * 31
+    security.api_keys_file.write_text(json.dumps([{"id": "0" * 12, "sha256": digest}]))
+    with pytest.raises(SettingError) as caught:
+        Authenticator(security)
+    assert caught.value.setting == "security.api_keys_file"
+    assert digest not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        '{"keys": []}',
+        '{"keys": [1]}',
+        json.dumps({"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "k1"}]}),
+        json.dumps({"keys": [jwk(SIGNING, kid="k1")]}),
+        json.dumps({"keys": [jwk(SIGNING.public_key(), kid="k1")] * 2}),
+    ],
+)
+def test_a_key_set_that_is_none_or_holds_secrets_is_refused(security, content):
+    security.jwt.jwks_file.write_text(content)
+    with pytest.raises(SettingError) as caught:
+        Authenticator(security)
+    assert caught.value.setting == "security.jwt.jwks_file"
+
+
+@pytest.mark.parametrize("missing", ["issuer", "audience"])
+def test_tokens_need_issuer_and_audience(security, missing):
+    incomplete = security.jwt.model_copy(update={missing: ""})
+    with pytest.raises(SettingError, match=missing):
+        Authenticator(security.model_copy(update={"jwt": incomplete}))
+
+
+def test_credentials_need_tenants(security):
+    with pytest.raises(SettingError, match="security.tenants_file"):
+        Authenticator(security.model_copy(update={"tenants_file": None}))
+
+
+def test_without_credentials_everybody_is_the_default_tenant(tmp_path):
+    principal = Authenticator(SecuritySettings()).authenticate([])
+    assert (principal.tenant.name, principal.tenant.weight) == ("default", 1.0)
+    path = tmp_path / "tenants.toml"
+    path.write_text("[tenants.default]\nquota = {streams = 3}\n")
+    limited = Authenticator(SecuritySettings(tenants_file=path)).authenticate([])
+    assert limited.tenant.quota.streams == 3

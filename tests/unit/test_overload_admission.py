@@ -1,0 +1,148 @@
+"""Which streams are let in: fabricated pools, real rules."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import pytest
+
+from orchestrator.errors import OverloadedError
+from orchestrator.overload.admission import Admission, credit
+from orchestrator.overload.control import LoadControl
+from orchestrator.overload.ladder import Level
+from orchestrator.settings import OverloadSettings, Settings
+from orchestrator.triton.snapshot import PoolSnapshot, ReplicaSnapshot, ReplicaState
+from orchestrator.types import Encoding, StreamConfig
+
+LIVE = StreamConfig("live", Encoding.JPEG, is_live=True, latency_budget_s=0.5)
+STORED = StreamConfig("stored", Encoding.JPEG)
+
+
+def pool(name, *, rows_per_s=0.0, capacity=None, slots=0, slots_used=0):
+    replica = ReplicaSnapshot("host:1", ReplicaState.READY, 0, slots_used, slots)
+    return PoolSnapshot(name, 0, 0, rows_per_s, 0.0, 0.0, capacity, True, (replica,))
+
+
+@dataclass
+class Cluster:
+    """Models with a known state, and a process that answers `frames_per_s`."""
+
+    pools: list[PoolSnapshot] = field(default_factory=list)
+    settings: Settings = field(default_factory=Settings)
+
+    def __post_init__(self):
+        self.control = LoadControl(self.settings)
+        self.admission = Admission(self, self.control, self.settings)
+
+    def snapshot(self):
+        return tuple(self.pools)
+
+    def answer(self, frames_per_s):
+        for _ in range(round(10 * frames_per_s)):
+            self.control.observe({"track": 0.01})
+
+
+def admit(cluster, stack, config=LIVE, count=1):
+    for _ in range(count):
+        stack.enter_context(cluster.admission.admit(config))
+
+
+def test_as_long_as_nothing_is_measured_everybody_is_let_in():
+    cluster = Cluster([pool("rfdetr_detector"), pool("sam2_tracker")])
+    with ExitStack() as stack:
+        admit(cluster, stack, count=16)
+
+
+def test_live_streams_are_let_in_as_far_as_their_frame_rates_fit_the_slowest_model():
+    cluster = Cluster(
+        [
+            pool("rfdetr_detector", rows_per_s=75, capacity=400),  # 3 rows a frame
+            pool("resnet_jersey", rows_per_s=50, capacity=10_000),
+        ]
+    )
+    cluster.answer(25)
+    with ExitStack() as stack:
+        admit(cluster, stack, count=4)  # 75 rows each, of 360
+        with pytest.raises(OverloadedError, match=r"rfdetr_detector is full.*94%.*400.*90%"):
+            admit(cluster, stack)
+        slow = StreamConfig("slow", Encoding.JPEG, is_live=True, frame_rate=15)
+        admit(cluster, stack, slow)
+    with ExitStack() as stack:  # and whoever leaves makes room
+        admit(cluster, stack, count=4)
+
+
+def test_stored_streams_need_no_capacity_only_a_place():
+    cluster = Cluster([pool("rfdetr_detector", rows_per_s=75, capacity=80)])
+    cluster.answer(25)
+    with ExitStack() as stack:
+        admit(cluster, stack, STORED, count=6)
+        with pytest.raises(OverloadedError, match="rfdetr_detector is full"):
+            admit(cluster, stack, LIVE)
+
+
+def test_what_a_frame_costs_is_remembered_while_nobody_streams():
+    cluster = Cluster([pool("rfdetr_detector", rows_per_s=250, capacity=100)])
+    cluster.answer(25)
+    with ExitStack() as stack, pytest.raises(OverloadedError):
+        admit(cluster, stack)
+    cluster.control._answered.clear()
+    cluster.pools = [pool("rfdetr_detector", rows_per_s=0, capacity=100)]
+    with ExitStack() as stack, pytest.raises(OverloadedError):
+        admit(cluster, stack)
+
+
+@pytest.mark.parametrize("config", [LIVE, STORED])
+def test_a_stream_needs_a_slot_of_the_tracker(config):
+    cluster = Cluster([pool("sam2_tracker", slots=3, slots_used=1)])
+    with ExitStack() as stack:
+        admit(cluster, stack, config, count=3)
+        with pytest.raises(OverloadedError, match="sam2_tracker is full: all 3 slots"):
+            admit(cluster, stack, config)
+    cluster.pools = [pool("sam2_tracker", slots=3, slots_used=3)]
+    with pytest.raises(OverloadedError), cluster.admission.admit(config):
+        pass
+
+
+def test_frames_under_way_of_all_streams_must_fit_into_memory():
+    settings = Settings(overload=OverloadSettings(memory_bytes=1 << 30))
+    cluster = Cluster(settings=settings)
+    uhd = StreamConfig("uhd", Encoding.JPEG, width=3840, height=2160)
+    assert credit(uhd, settings) == 8  # 190 MiB a stream
+    with ExitStack() as stack:
+        admit(cluster, stack, uhd, count=5)
+        with pytest.raises(OverloadedError, match="memory is full: .* of 1024 MiB"):
+            admit(cluster, stack, uhd)
+        admit(cluster, stack, STORED)
+
+
+def test_while_live_streams_get_boxes_only_no_other_is_let_in(monkeypatch):
+    cluster = Cluster()
+    with ExitStack() as stack:
+        admit(cluster, stack)
+        cluster.control.ladder._enter(Level.BOXES_ONLY)
+        with pytest.raises(OverloadedError, match="overloaded"):
+            admit(cluster, stack)
+        admit(cluster, stack, STORED)
+    assert cluster.control.ladder.level is Level.NORMAL  # the last one has left
+
+
+def test_a_stream_on_the_air_comes_back_even_if_others_have_taken_the_room():
+    cluster = Cluster(
+        [
+            pool("sam2_tracker", slots=1),
+            pool("rfdetr_detector", rows_per_s=75, capacity=80),
+        ]
+    )
+    cluster.answer(25)
+    with ExitStack() as stack:
+        admit(cluster, stack, STORED)
+        cluster.control.ladder._enter(Level.THIN_FRAMES)
+        stack.enter_context(cluster.admission.admit(LIVE, is_resumed=True))
+
+
+def test_a_refused_stream_leaves_no_trace():
+    cluster = Cluster([pool("sam2_tracker", slots=1)])
+    for _ in range(3):
+        with ExitStack() as stack:
+            admit(cluster, stack)
+            with pytest.raises(OverloadedError):
+                admit(cluster, stack)

@@ -1,0 +1,117 @@
+"""The supervisor of worker processes, with small workers instead of orchestrators."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+
+import pytest
+
+from orchestrator.errors import ClusterError, SettingError
+from orchestrator.server import _end_with_supervisor
+from orchestrator.settings import ServerSettings
+from orchestrator.supervisor import Supervisor
+
+# A worker that serves its own number, and ends as the real one does.
+WORKER = """
+import os, signal, socket, sys, threading
+server = socket.socket()
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+server.bind(("127.0.0.1", int(os.environ["TOUCHLINE_SERVER__PORT"])))
+server.listen()
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(3)), daemon=True).start()
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+print("listening there", flush=True)
+while True:
+    connection, _ = server.accept()
+    connection.sendall(f"{os.environ['TOUCHLINE_SERVER__WORKER']} {os.getpid()}".encode())
+    connection.close()
+"""
+
+
+async def ask(target):
+    host, port = target.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        number, pid = (await reader.read()).split()
+        return int(number), int(pid)
+    finally:
+        writer.close()
+
+
+async def ask_all(target, count):
+    """Connect until each worker has answered; return their pids by number."""
+    found = {}
+    async with asyncio.timeout(60):
+        while len(found) < count:
+            try:
+                number, pid = await ask(target)
+                found[number] = pid
+            except (OSError, ValueError):  # one is just ending
+                await asyncio.sleep(0.02)
+    return found
+
+
+@pytest.fixture
+async def supervised(capsys):
+    supervisor = Supervisor(
+        ServerSettings(port=0, workers=2, drain_s=1), (sys.executable, "-c", WORKER)
+    )
+    running = asyncio.create_task(supervisor.run())
+    said = ""
+    async with asyncio.timeout(60):
+        while "\n" not in said and not running.done():
+            await asyncio.sleep(0.02)
+            said += capsys.readouterr().out
+    yield supervisor, running, said.split()[1]
+    supervisor.stop()
+    await running
+
+
+async def test_workers_share_the_port_and_a_killed_one_is_started_again(supervised):
+    _, running, target = supervised
+    first = await ask_all(target, 2)
+    os.kill(first[0], signal.SIGKILL)
+    async with asyncio.timeout(60):
+        while (again := await ask_all(target, 2))[0] == first[0]:
+            pass
+    assert again[1] == first[1]
+    assert not running.done()
+
+
+async def test_told_to_stop_it_ends_all_workers(supervised):
+    supervisor, running, target = supervised
+    workers = await ask_all(target, 2)
+    supervisor.stop()
+    await asyncio.wait_for(running, 60)
+    for pid in workers.values():
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    with pytest.raises(ConnectionRefusedError):
+        await ask(target)
+
+
+async def test_a_worker_that_cannot_start_is_said_at_once():
+    supervisor = Supervisor(ServerSettings(port=0, workers=2), (sys.executable, "-c", "exit(1)"))
+    with pytest.raises(ClusterError, match="did not start"):
+        await asyncio.wait_for(supervisor.run(), 60)
+
+
+async def test_a_port_that_is_taken_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(SettingError, match=f"server.port: cannot listen on .*:{port}"):
+            await Supervisor(ServerSettings(port=port, workers=2)).run()
+
+
+async def test_a_worker_stops_when_its_supervisor_is_gone(monkeypatch):
+    reading, writing = os.pipe()
+    with open(reading) as stdin:  # noqa: ASYNC230, PTH123
+        monkeypatch.setattr(sys, "stdin", stdin)
+        stopping = asyncio.Event()
+        _end_with_supervisor(stopping)
+        await asyncio.sleep(0.05)
+        assert not stopping.is_set()
+        os.close(writing)  # as the kernel does for whoever dies
+        await asyncio.wait_for(stopping.wait(), 20)

@@ -1,0 +1,122 @@
+import math
+import re
+
+import prometheus_client
+import pytest
+from rich.console import Console
+
+from orchestrator import metrics
+from orchestrator.cli import main
+from orchestrator.cli.scrape import Change, Reading, address, merged
+from orchestrator.cli.top import picture
+from orchestrator.metrics_server import mirror_pools
+from orchestrator.triton.snapshot import ReplicaState
+from tests.unit.test_metrics import pool
+
+WORKER = """
+# TYPE touchline_streams gauge
+touchline_streams{tenant="arena"} 2
+# TYPE touchline_tracker_slots gauge
+touchline_tracker_slots 16
+# TYPE touchline_tracker_slots_used gauge
+touchline_tracker_slots_used 3
+# TYPE touchline_degradation_level gauge
+touchline_degradation_level %d
+"""
+
+
+def reading(at: float, **values: float) -> Reading:
+    """Samples without labels, or `name__label__value`."""
+    series = {}
+    for key, value in values.items():
+        name, *labels = key.split("__")
+        series[name, frozenset(zip(labels[::2], labels[1::2], strict=True))] = value
+    return Reading(at, series)
+
+
+def histogram(at: float, name: str, counts: dict[float, float]) -> Reading:
+    return Reading(
+        at, {(f"{name}_bucket", frozenset({("le", str(le))})): n for le, n in counts.items()}
+    )
+
+
+def test_processes_are_added_but_what_all_see_alike_is_counted_once():
+    both = merged([WORKER % 0, WORKER % 3])
+    assert both.total("touchline_streams", tenant="arena") == 4
+    assert both.total("touchline_tracker_slots_used") == 6
+    assert both.total("touchline_tracker_slots") == 16
+    assert both.total("touchline_degradation_level") == 3
+
+
+def test_rates_are_per_second_and_a_restart_is_no_negative_rate():
+    change = Change(reading(10.0, frames=100), reading(14.0, frames=200))
+    assert change.rate("frames") == 25
+    assert Change(reading(10.0, frames=100), reading(14.0, frames=3)).rate("frames") == 0
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.25, 0.05), (0.5, 0.1), (0.75, 0.15), (0.9, 0.18), (1.0, 0.2)]
+)
+def test_quantiles_are_those_of_the_interval_alone(share, expected):
+    slow_past = histogram(0.0, "wait", {0.1: 0, 0.2: 0, 1.0: 1000, math.inf: 1000})
+    quick_now = histogram(1.0, "wait", {0.1: 50, 0.2: 100, 1.0: 1100, math.inf: 1100})
+    assert Change(slow_past, quick_now).quantile(share, "wait") == pytest.approx(expected)
+
+
+def test_a_quantile_beyond_the_last_bound_is_that_bound_and_none_without_any():
+    before = histogram(0.0, "wait", {1.0: 0, math.inf: 0})
+    after = histogram(1.0, "wait", {1.0: 0, math.inf: 9})
+    assert Change(before, after).quantile(0.5, "wait") == 1.0
+    assert Change(after, after).quantile(0.5, "wait") is None
+
+
+def test_an_address_is_completed_and_a_url_is_taken_as_it_is():
+    assert address("10.0.0.1:9000") == "http://10.0.0.1:9000/metrics"
+    assert address("https://a/b") == "https://a/b"
+
+
+@pytest.fixture(name="served")
+def _served():
+    """This process's metrics, with two replicas of the tracker and a tenant."""
+    mirror_pools([pool(ReplicaState.READY, ReplicaState.EJECTED)])
+    metrics.STREAMS.labels("arena").set(2)
+    metrics.FRAMES_RECEIVED.labels("arena").inc(0)
+    metrics.DEGRADATION_LEVEL.set_function(lambda: 3.0)  # as the ladder does
+    server, thread = prometheus_client.start_http_server(0, "127.0.0.1")
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    metrics.STREAMS.labels("arena").set(0)
+    metrics.DEGRADATION_LEVEL.set_function(lambda: 0.0)
+
+
+def test_once_prints_streams_pools_and_level_of_a_running_process(served, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(["top", served, "--once", "--interval", "0.05"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"level segment_less", printed)
+    assert re.search(r"SAM2 slots 3 of 8", printed)
+    assert re.search(r"arena +2 ", printed)
+    assert re.search(r"sam2_tracker +1 ready, 1 ejected +5 +7 +50\.0", printed)
+
+
+def test_losses_are_shown_by_reason():
+    name = "touchline_frames_lost_total__tenant__arena__reason__overloaded"
+    change = Change(reading(0.0, **{name: 0}), reading(2.0, **{name: 10}))
+    console = Console(width=120)
+    with console.capture() as printed:
+        console.print(picture(change))
+    assert "lost/s overloaded: 5.0" in printed.get()
+
+
+def test_a_process_that_is_not_there_is_named(capsys):
+    assert main(["top", "127.0.0.1:9", "--once"]) == 1
+    assert "http://127.0.0.1:9/metrics" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("interval", ["0", "-1", "nan", "soon"])
+def test_an_interval_that_is_none_is_refused(interval, capsys):
+    with pytest.raises(SystemExit):
+        main(["top", "127.0.0.1:9", "--interval", interval])
+    assert "expected more than 0" in capsys.readouterr().err
