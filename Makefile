@@ -33,8 +33,11 @@ bench-sam2: install
 	TQDM_DISABLE=1 PYTHONPATH=model_repository/sam2_tracker $(BIN)/python -m tests.bench.sam2 --output out/bench/sam2.json
 
 # Stand-ins for GPUs, see deploy/local/sim/; a few minutes each, the soak half an hour.
-chaos load: install
-	PYTHONPATH=deploy/local/sim $(BIN)/python -m tests.$@ --output out/$@.json
+load: install
+	PYTHONPATH=deploy/local/sim $(BIN)/python -m tests.load --output out/load.json
+
+chaos: install
+	PYTHONPATH=deploy/local/sim $(BIN)/python -m tests.chaos --output out/chaos.json
 
 # The API and the decoders under hostile input; some twenty minutes.
 fuzz: install

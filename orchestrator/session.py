@@ -1,7 +1,8 @@
 """One stream's life. `process_frame` is the walk: read it and you know the product."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Self, TypeVar
 
 import numpy as np
@@ -162,11 +163,11 @@ class StreamSession:
                 )
             count, state.count = state.count, state.count + 1
         async with self._looking:
-            stretches = effort.identify_stretch, effort.number_stretch
-            embedding = state.identifier.embed(frame, tracks, count, stretch=stretches[0])
-            reading = state.reader.read(frame, tracks, count, stretch=stretches[1])
+            seen = frame, tracks, count
+            embed = partial(state.identifier.embed, *seen, stretch=effort.identify_stretch)
+            read = partial(state.reader.read, *seen, stretch=effort.number_stretch)
             (embeddings, no_teams), (readings, no_numbers) = await asyncio.gather(
-                _optional(embedding, seconds, "identify"), _optional(reading, seconds, "number")
+                _optional(embed, seconds, "identify"), _optional(read, seconds, "number")
             )
             players, updates = state.ledger.record(
                 frame.header, count, tracks, Observations(embeddings or {}, readings or {})
@@ -211,12 +212,12 @@ class StreamSession:
 
 
 async def _optional(
-    asking: Awaitable[_T], seconds: dict[str, float], stage: str
+    ask: Callable[[], Awaitable[_T]], seconds: dict[str, float], stage: str
 ) -> tuple[_T | None, bool]:
-    """Await a stage that results can do without; return its answer, and whether it is missing."""
+    """Ask a stage that results can do without; return its answer, and whether it is missing."""
     try:
         with timed(seconds, stage):
-            return await asking, False
+            return await ask(), False
     except ModelError:
         return None, True
 

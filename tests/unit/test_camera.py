@@ -29,6 +29,15 @@ def test_a_pan_is_measured_to_a_pixel(dx, dy, seed):
     assert camera.likeness > 0.5
 
 
+@pytest.mark.parametrize("width", [1920, 2999])
+def test_a_pan_of_a_large_picture_is_measured_though_not_every_pixel_is_read(width):
+    wide = cv2.resize(scene(3), (width + 40, 1120), interpolation=cv2.INTER_CUBIC)
+    camera = CameraMotion()
+    for dx, dy in ((0, 0), (17, 9)):
+        camera.advance(wide[20 - dy :, 20 - dx :][:1080, :width], NOBODY)
+    assert np.abs(camera.shift.moved(CORNERS) - CORNERS - (17, 9, 17, 9)).max() < 1
+
+
 def test_a_zoom_makes_boxes_larger():
     wide = scene(4)
     zoomed = cv2.resize(wide, None, fx=1.05, fy=1.05, interpolation=cv2.INTER_CUBIC)[:720, :960]
