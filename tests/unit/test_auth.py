@@ -105,7 +105,7 @@ BAD_TOKENS = {
     "expiry beyond numbers": {"exp": "never"},
     "endless": {"exp": float("inf")},
     "expiry a list": {"exp": []},
-    "not yet valid": {"nbf": time.time() + 300},
+    "not yet valid": {"nbf": time.time() + 86_400},
     "another issuer": {"iss": "https://id.example.evil"},
     "no issuer": {"iss": None},
     "another audience": {"aud": "billing"},

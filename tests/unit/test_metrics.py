@@ -159,11 +159,11 @@ async def test_what_a_stream_counts_is_exposed_under_its_tenant():
 
 async def test_rare_events_are_exposed_before_the_first_one():
     StreamStats("quiet")
-    pools = [pool(ReplicaState.READY, name="siglip_text")]
+    pools = [pool(ReplicaState.READY, name="quiet_model")]
     async with serving_metrics(MetricsSettings(port=0), pools=lambda: pools) as port:
         samples = await scrape(port)
-    assert samples["touchline_model_ejections_total", "siglip_text", "stub_died"] == 0
-    assert samples["touchline_model_repairs_total", "siglip_text", "failed"] == 0
+    assert samples["touchline_model_ejections_total", "quiet_model", "stub_died"] == 0
+    assert samples["touchline_model_repairs_total", "quiet_model", "failed"] == 0
     assert samples["touchline_frames_lost_total", "model_unavailable", "quiet"] == 0
 
 
