@@ -25,6 +25,7 @@ from deploy.local.orchestrator import OrchestratorProcess
 from orchestrator.imaging import square_tiles
 from orchestrator.picture_decoding import decode_compressed
 from orchestrator.types import Encoding, Pixels
+from tests.bench.pipeline import tree_cpu_seconds
 from tests.conftest import DATA
 from tests.load.pictures import MatchPictures
 from tests.stream.streams import play
@@ -33,7 +34,6 @@ WIDTH, HEIGHT = 1920, 1080
 QUALITY = 90
 DETECTOR_SIDE = 192
 """Input of the sim detector; resizing costs what the picture is large, not its result."""
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _ISOLATIONS = ("process", "thread")
 
 
@@ -90,18 +90,6 @@ async def served_ms(served: OrchestratorProcess, frames: list[bytes]) -> float:
     if recognized != len(frames):
         raise RuntimeError(f"expected {len(frames)} recognised frames, got {recognized}")
     return 1000 * seconds / len(frames)
-
-
-def tree_cpu_seconds(pid: int) -> float:
-    """User and system time of a process, of those that it started, and of theirs that ended."""
-    process = Path("/proc", str(pid))
-    fields = (process / "stat").read_text().rsplit(")", 1)[1].split()
-    children = [
-        int(child) for task in (process / "task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]  # fmt: skip
-    own = sum(int(ticks) for ticks in fields[11:15]) / _TICKS_PER_S
-    return own + sum(tree_cpu_seconds(child) for child in children)
 
 
 async def run(frame_count: int, rounds: int) -> list[Row]:
