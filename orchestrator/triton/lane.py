@@ -4,7 +4,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from orchestrator import metrics
 from orchestrator.errors import ModelError
@@ -18,12 +17,7 @@ from orchestrator.triton.wire import Request
 _HEDGE_S, _HEDGE_TIMES = 0.25, 5.0
 """A replica without an answer for that long, and that many times what answers take, is silent."""
 
-
-class Pick(Protocol):
-    """Reserves room at a replica."""
-
-    def __call__(self, rows: int, unlike: Replica | None = None, /) -> Replica | None:
-        """Return a replica with room for so many rows, `unlike` excepted; None if there is none."""
+PickOther = Callable[[int, Replica], Replica | None]
 
 
 class Traffic:
@@ -60,23 +54,25 @@ class Lane:
 
     Args:
         model: Name of the model.
-        pick: Reserves room for a number of rows and returns the replica, or None; with a second
-            argument, a replica other than that.
+        pick: Reserves room for a number of rows and returns the replica, or None.
         max_queued: Most requests that wait.
         traffic: Where it is measured.
         replicas: Returns how many replicas share the work.
+        pick_other: Like `pick`, for a second replica beside a given one; None where a request has
+            but one that it can go to.
     """
 
     def __init__(
         self,
         model: str,
-        pick: Pick,
+        pick: Callable[[int], Replica | None],
         max_queued: int,
         traffic: Traffic,
         replicas: Callable[[], int],
+        pick_other: PickOther | None = None,
     ) -> None:
         self._dispatcher = Dispatcher(model, pick, max_queued)
-        self._pick = pick
+        self._pick_other = pick_other
         self._traffic = traffic
         self._replicas = replicas
 
@@ -134,14 +130,14 @@ class Lane:
         A request in a hurry does not wait for a replica that fell silent: if another one has room,
         it is asked as well, and the first answer counts.
         """
-        if request.deadline == math.inf or request.step is not None or self._replicas() < 2:
+        if self._pick_other is None or request.deadline == math.inf or self._replicas() < 2:
             return await _asked(replica, request)
         asking = {asyncio.create_task(_asked(replica, request))}
         try:
             patience_s = max(_HEDGE_S, _HEDGE_TIMES * self._traffic.service.mean_s)
             await asyncio.wait(asking, timeout=patience_s)
             if replica.health.silent_s >= patience_s:
-                other = self._pick(request.rows, replica)
+                other = self._pick_other(request.rows, replica)
                 if other is not None:
                     asking.add(asyncio.create_task(_asked(other, request)))
             return await _first_answer(asking)

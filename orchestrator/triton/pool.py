@@ -42,7 +42,14 @@ class StatelessPool:
         name = members.contract.name
         self.members = members
         self._traffic = Traffic(name)
-        self._lane = Lane(name, self._pick, settings.max_queued, self._traffic, self._count_usable)
+        self._lane = Lane(
+            name,
+            self._pick,
+            settings.max_queued,
+            self._traffic,
+            self._count_usable,
+            pick_other=self._pick,
+        )
         members.on_change = self._on_change
 
     async def infer(self, request: Request) -> dict[str, Tensor]:

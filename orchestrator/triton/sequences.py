@@ -63,8 +63,8 @@ class _Home:
         slots = self.replica.slots
         return time.monotonic() >= self.full_until and (not slots or len(self.sequences) < slots)
 
-    def _pick(self, rows: int, unlike: Replica | None = None) -> Replica | None:
-        if self.replica is unlike or not self.replica.has_room(rows):
+    def _pick(self, rows: int) -> Replica | None:
+        if not self.replica.has_room(rows):
             return None
         self.replica.reserve(rows)
         return self.replica

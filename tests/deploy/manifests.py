@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,11 +27,15 @@ _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "
 
 def tool(name: str) -> str:
     """Return the path of an installed tool; without it skip, or fail where it is required."""
-    path = TOOLS / name
-    if not path.exists():
+    return installed(name, shutil.which(TOOLS / name))
+
+
+def installed(name: str, path: str | None) -> str:
+    """Return the path of a tool; if it is None skip, or fail where the tool is required."""
+    if path is None:
         missing = f"{name} is not installed: bash deploy/kubernetes/tools.sh, or make test-deploy"
         pytest.fail(missing) if IS_REQUIRED else pytest.skip(missing)
-    return str(path)
+    return path
 
 
 def render(directory: Path) -> list[Object]:

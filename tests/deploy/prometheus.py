@@ -13,23 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from deploy.local import die_with_parent
 from deploy.local.ports import HOST, free_ports
-from tests.deploy.manifests import IS_REQUIRED
+from tests.deploy.manifests import installed
 
 _START_S = 60
 
 
 def debian_tool(name: str) -> str:
     """Return the path of a program of Debian's package `prometheus`; skip or fail without it."""
-    path = shutil.which(name)
-    if path is None:
-        missing = f"{name} is not installed: bash deploy/kubernetes/tools.sh, or make test-deploy"
-        pytest.fail(missing) if IS_REQUIRED else pytest.skip(missing)
-    return path
+    return installed(name, shutil.which(name))
 
 
 @dataclass(frozen=True)
