@@ -80,7 +80,7 @@ class PlayerRecognitionServicer(pb_grpc.PlayerRecognitionServiceServicer):
         self._settings = settings
         self._guard = guard
         self._control = LoadControl(settings)
-        self._admission = Admission(triton, self._control, settings)
+        self._admission = Admission(triton, self._control, settings, guard.ledger)
         self._drain = Drain()
         self._places_taken = 0
         self._empty = asyncio.Event()

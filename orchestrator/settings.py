@@ -26,7 +26,8 @@ class ServerSettings(_Group):
     port: int = Field(default=50051, ge=0, le=65535)
     """TCP port; 0 takes a free one."""
     max_streams: int = Field(default=16, ge=1)
-    """Streams and single images served at once; a further one gets RESOURCE_EXHAUSTED."""
+    """Streams and single images that a process serves at once; a further one gets
+    RESOURCE_EXHAUSTED."""
     max_frame_bytes: int = Field(default=32 << 20, ge=1 << 10)
     """Largest `Frame.data`; a larger frame becomes a gap. gRPC ends calls with messages over four
     times that."""
@@ -35,12 +36,13 @@ class ServerSettings(_Group):
     drain_s: float = Field(default=30.0, ge=0)
     """Time that open streams get after SIGTERM, in seconds."""
     workers: int = Field(default=1, ge=1, le=256)
-    """Processes that share the port, about one per core; limits of streams hold for each. A
-    connection stays with one of them."""
+    """Processes that share the port, about one per core; a connection stays with one of them. The
+    tenants' quotas and the tracker's slots are those of all together; what bounds memory holds for
+    each: `max_streams`, `resume_streams`, `resume_bytes`, `overload.memory_bytes`."""
     worker: int | None = Field(default=None, ge=0)
     """Number of this process among them; set by their supervisor, as is `worker_directory`."""
     worker_directory: Path | None = None
-    """Where the workers reach each other by Unix sockets."""
+    """Where the workers reach each other by Unix sockets, and count together what tenants use."""
     keepalive_s: float = Field(default=10.0, ge=1, le=600)
     """How often a quiet connection is probed, in seconds; one that is dead without knowing is found
     out within one and a half times that."""
@@ -91,7 +93,8 @@ class SecuritySettings(_Group):
     """Hashed API keys, written by `touchline keys`."""
     jwt: JwtSettings = JwtSettings()
     tenants_file: Path | None = None
-    """TOML with the tenants, their weights and quotas; needed with API keys or tokens."""
+    """TOML with the tenants, their weights and quotas; needed with API keys or tokens. Quotas hold
+    for a server with all its workers; further servers (pods) grant the same again."""
     allow_plaintext: bool = False
     """Listen beyond this host without TLS: for pods whose mesh or proxy encrypts."""
     allow_anonymous: bool = False
@@ -156,7 +159,8 @@ class TritonSettings(_Group):
     probe_interval_s: float = Field(default=2.0, gt=0)
     """How often each replica is asked whether its model is ready, in seconds."""
     probe_timeout_s: float = Field(default=1.0, gt=0)
-    """Longest wait for a probe's answer, in seconds; a replica that misses two hangs."""
+    """Longest wait for a probe's answer, in seconds; a replica that misses two hangs. Half of it is
+    enough where requests wait in vain and another replica's server answers meanwhile."""
     eject_after: int = Field(default=5, ge=1)
     """Failed requests in a row that take a replica out of use; a lost connection always does."""
     ejection_s: float = Field(default=1.0, gt=0)
@@ -212,8 +216,8 @@ class OverloadSettings(_Group):
     ladder_window_s: float = Field(default=0.5, gt=0)
     """How long the strain of a frame counts, in seconds."""
     raise_after_s: float = Field(default=1.0, ge=0)
-    """How long strain must be high for a step up, in seconds. A burst echoes for
-    `ladder_window_s`."""
+    """How long strain must be high for a step up, in seconds; divided by the strain for each further
+    step of one climb. A burst echoes for `ladder_window_s`."""
     lower_after_s: float = Field(default=5.0, gt=0)
     """How long strain must be low for a step down, in seconds; up to 16 times that where earlier
     steps down had to be taken back."""

@@ -1,7 +1,9 @@
 """Worker processes on one port: started, watched, started again, and ended together.
 
-The kernel spreads the connections over them (SO_REUSEPORT); each is a whole orchestrator with its
-own limits. A worker whose supervisor died notices that its standard input ended, and drains.
+The kernel spreads the connections over them (SO_REUSEPORT); each is a whole orchestrator with
+memory, metrics and a Triton client of its own. What tenants use they count together, in files of a
+directory that ends with the supervisor (`orchestrator.ledger`). A worker whose supervisor died
+notices that its standard input ended, and drains.
 """
 
 import asyncio

@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
 
     top = commands.add_parser("top", help="show what running orchestrators are doing")
-    top.add_argument("urls", nargs="+", metavar="HOST:PORT", help="where metrics are served")
+    top.add_argument("urls", nargs="+", metavar="HOST:PORT", help="metrics port of each process")
     top.add_argument("--interval", type=_seconds, default=2.0, metavar="SECONDS")
     top.add_argument("--once", action="store_true", help="print one interval and end")
     top.set_defaults(run=_top)

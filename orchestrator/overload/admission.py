@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from orchestrator.contracts import SAM2_TRACKER
 from orchestrator.errors import OverloadedError
+from orchestrator.ledger import Ledger
 from orchestrator.overload.control import LoadControl
 from orchestrator.overload.ladder import Level
 from orchestrator.settings import Settings
@@ -17,6 +18,8 @@ _ASSUMED_PIXELS = 1920 * 1080
 """Size of frames whose stream does not say it."""
 _LEAST_FRAME_RATE = 5.0
 """Fewer frames a second than this measure no cost."""
+_EVERYBODY = "_everybody"
+"""Account of all streams of a server; no tenant can be named so."""
 
 
 def credit(config: StreamConfig, settings: Settings) -> int:
@@ -29,13 +32,17 @@ class Admission:
     """Admits streams by what the models were measured to do, and by memory; one per process.
 
     What a frame costs each model is measured while nothing is degraded. As long as a cost or a
-    capacity is unknown, it limits nothing.
+    capacity is unknown, it limits nothing. The tracker's slots are counted over all workers of the
+    server.
     """
 
-    def __init__(self, triton: TritonClient, control: LoadControl, settings: Settings) -> None:
+    def __init__(
+        self, triton: TritonClient, control: LoadControl, settings: Settings, ledger: Ledger
+    ) -> None:
         self._triton = triton
         self._control = control
         self._settings = settings
+        self._everybody = ledger.account(_EVERYBODY)
         self._open: list[StreamConfig] = []
         self._rows_per_frame: dict[str, float] = {}
 
@@ -54,20 +61,23 @@ class Admission:
         pools = {pool.name: pool for pool in self._triton.snapshot()}
         self._learn(pools)
         self._check_memory(config)
-        if not is_resumed:
-            self._check_models(config, pools)
+        if config.is_live and not is_resumed:
+            self._check_level()
+            self._check_capacity(config, pools)
+        self._take_slot(None if is_resumed else pools.get(SAM2_TRACKER.name))
         self._open.append(config)
         try:
             yield
         finally:
             self._open.remove(config)
+            self._everybody.give_place_back()
             if not any(other.is_live for other in self._open):
                 self._control.ladder.reset()
 
     def _learn(self, pools: dict[str, PoolSnapshot]) -> None:
         """Take note of the rows that each model is asked for per frame."""
         frames_per_s = self._control.frames_per_s
-        if self._control.ladder.level > Level.NORMAL or frames_per_s < _LEAST_FRAME_RATE:
+        if not self._control.is_whole or frames_per_s < _LEAST_FRAME_RATE:
             return
         for name, pool in pools.items():
             self._rows_per_frame[name] = pool.rows_per_s / frames_per_s
@@ -81,18 +91,14 @@ class Admission:
                 f"of {most >> 20} MiB"
             )
 
-    def _check_models(self, config: StreamConfig, pools: dict[str, PoolSnapshot]) -> None:
-        self._check_slots(pools)
-        if config.is_live:
-            self._check_level()
-            self._check_capacity(config, pools)
-
-    def _check_slots(self, pools: dict[str, PoolSnapshot]) -> None:
-        tracker = pools.get(SAM2_TRACKER.name)
-        if tracker is None or not tracker.slots:
-            return
-        used = max(tracker.slots_used, len(self._open))
-        if used >= tracker.slots:
+    def _take_slot(self, tracker: PoolSnapshot | None) -> None:
+        """Count the stream, which needs a slot of the tracker beside those of all workers."""
+        most = None
+        if tracker is not None and tracker.slots:
+            ending = max(0, tracker.slots_used - len(self._open))
+            most = tracker.slots - ending
+        if not self._everybody.take_place(most):
+            assert tracker is not None
             raise OverloadedError(f"{tracker.name} is full: all {tracker.slots} slots are taken")
 
     def _check_level(self) -> None:

@@ -21,6 +21,7 @@ from orchestrator.errors import (
     UnauthenticatedError,
     status_code,
 )
+from orchestrator.ledger import Ledger
 from orchestrator.security.audit import AuditLog
 from orchestrator.security.files import WatchedFiles
 from orchestrator.security.keys import PREFIX, SETTING, parse_keys
@@ -64,14 +65,15 @@ class Authenticator:
 
     Args:
         settings: Files and what is accepted.
+        ledger: Has the tenants' accounts.
 
     Raises:
         SettingError: A file cannot be used; names its setting.
     """
 
-    def __init__(self, settings: SecuritySettings) -> None:
+    def __init__(self, settings: SecuritySettings, ledger: Ledger) -> None:
         self._grace_s = settings.jwt.stream_grace_s
-        self._tenants = Tenants(settings.tenants_file, reload_s=settings.reload_s)
+        self._tenants = Tenants(settings.tenants_file, ledger, reload_s=settings.reload_s)
         self._keys = self._tokens = None
         if settings.api_keys_file is not None:
             paths = {SETTING: settings.api_keys_file}

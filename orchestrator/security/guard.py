@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import grpc
 
 from orchestrator.errors import SettingError, UnauthenticatedError
+from orchestrator.ledger import Ledger
 from orchestrator.security.audit import AuditLog
 from orchestrator.security.auth import (
     AuthenticationInterceptor,
@@ -23,6 +24,7 @@ class Guard:
     """Protects one server as its settings say.
 
     Attributes:
+        ledger: What the server's worker processes use together.
         audit: The audit log.
         interceptors: What every call passes on its way to its handler.
 
@@ -35,7 +37,8 @@ class Guard:
         check_exposure(settings.server.host, security)
         self._reload_s = security.reload_s
         self._credentials = server_credentials(security)
-        self._authenticator = Authenticator(security)
+        self.ledger = Ledger(settings.server)
+        self._authenticator = Authenticator(security, self.ledger)
         self.audit = AuditLog(security.audit_file)
         self.interceptors = (
             AuthenticationInterceptor(self._authenticator, self.audit),
@@ -56,8 +59,9 @@ class Guard:
             raise SettingError("server.port", f"cannot listen on {address}: {error}") from error
 
     def close(self) -> None:
-        """Close the audit log."""
+        """Close the audit log, and leave the ledger."""
         self.audit.close()
+        self.ledger.close()
 
     @contextlib.asynccontextmanager
     async def watching(self, principal: Principal) -> AsyncIterator[None]:

@@ -10,6 +10,10 @@ The file, TOML:
     frames_per_s = 200
     bytes_per_s = 200_000_000
     max_pixels = 8_294_400
+
+Quotas hold for a server as a whole, exactly, however many worker processes it has; further servers
+(pods) grant the same again. Each worker looks at the file for itself: within `security.reload_s` of
+a change all hold to it.
 """
 
 import tomllib
@@ -21,6 +25,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from orchestrator.errors import QuotaExceededError, SettingError
+from orchestrator.ledger import Account, Ledger
 from orchestrator.security.files import WatchedFiles
 from orchestrator.security.rates import FrameRates
 from orchestrator.settings import ServerSettings
@@ -36,7 +41,7 @@ TenantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,6
 
 
 class Quota(BaseModel):
-    """What one tenant may use of one orchestrator process; None is no limit of its own."""
+    """What a tenant may use of a server, all its workers together; None is no limit of its own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,6 +71,12 @@ class _File(BaseModel):
 class Tenant:
     """A tenant and what it uses now. Lives as long as it stands in the file.
 
+    Args:
+        name: Its name.
+        account: What it uses.
+        weight: As the attribute.
+        quota: As the attribute; None is without limits.
+
     Attributes:
         name: Its name.
         weight: Its share of a contended model, relative to other tenants, more than 0.
@@ -73,19 +84,18 @@ class Tenant:
         rates: Holds its frames to the quota.
     """
 
-    def __init__(self, name: str, *, weight: float = 1.0, quota: Quota | None = None) -> None:
+    def __init__(
+        self, name: str, account: Account, *, weight: float = 1.0, quota: Quota | None = None
+    ) -> None:
         self.name = name
-        self.weight = weight
-        self.quota = quota or Quota()
-        self.rates = _rates(self.quota)
-        self._open_streams = 0
+        self._account = account
+        self.revise(weight, quota or Quota())
 
     def revise(self, weight: float, quota: Quota) -> None:
         """Take over what the file says now; open streams stay open."""
         self.weight = weight
-        if quota != self.quota:
-            self.quota = quota
-            self.rates = _rates(quota)
+        self.quota = quota
+        self.rates = FrameRates(quota.frames_per_s, quota.bytes_per_s, self._account)
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -95,13 +105,13 @@ class Tenant:
             QuotaExceededError: All are taken.
         """
         most = self.quota.streams
-        if most is not None and self._open_streams >= most:
+        if not self._account.take_place(most):
+            assert most is not None
             raise QuotaExceededError(self.name, "streams", most)
-        self._open_streams += 1
         try:
             yield
         finally:
-            self._open_streams -= 1
+            self._account.give_place_back()
 
     def check_size(self, config: StreamConfig) -> None:
         """Check the size that a stream announces.
@@ -146,19 +156,22 @@ class Tenants:
 
     Args:
         path: The file; None knows `DEFAULT_TENANT` only.
+        ledger: Has the tenants' accounts.
         reload_s: How often the file is looked at, in seconds.
 
     Raises:
         SettingError: The file cannot be read, or breaks its form; names field and expectation.
     """
 
-    def __init__(self, path: Path | None, *, reload_s: float) -> None:
+    def __init__(self, path: Path | None, ledger: Ledger, *, reload_s: float) -> None:
         self._files = (
             WatchedFiles({_SETTING: path}, _parse, reload_s=reload_s) if path is not None else None
         )
-        self._entries = self._files.current() if self._files is not None else {}
-        self._tenants = {name: _tenant(name, entry) for name, entry in self._entries.items()}
-        self._default = Tenant(DEFAULT_TENANT)
+        self._ledger = ledger
+        self._entries: dict[str, _Entry] = {}
+        self._tenants: dict[str, Tenant] = {}
+        self._default = self._tenant(DEFAULT_TENANT)
+        self._refresh()
 
     def get(self, name: str) -> Tenant | None:
         """Return a tenant by its name; None if it is unknown."""
@@ -178,17 +191,12 @@ class Tenants:
             return
         self._entries = entries
         known = self._tenants
-        self._tenants = {name: known.get(name) or Tenant(name) for name in entries}
+        self._tenants = {name: known.get(name) or self._tenant(name) for name in entries}
         for name, entry in entries.items():
             self._tenants[name].revise(entry.weight, entry.quota)
 
-
-def _rates(quota: Quota) -> FrameRates:
-    return FrameRates(quota.frames_per_s, quota.bytes_per_s)
-
-
-def _tenant(name: str, entry: _Entry) -> Tenant:
-    return Tenant(name, weight=entry.weight, quota=entry.quota)
+    def _tenant(self, name: str) -> Tenant:
+        return Tenant(name, self._ledger.account(name))
 
 
 def _parse(contents: Mapping[str, bytes]) -> dict[str, _Entry]:

@@ -13,11 +13,13 @@ from soccer.v1 import player_recognition_pb2 as pb
 from soccer.v1 import player_recognition_pb2_grpc as pb_grpc
 
 from orchestrator.errors import InvalidRequestError, SettingError, UnauthenticatedError
+from orchestrator.ledger import Ledger
 from orchestrator.security.auth import Authenticator
 from orchestrator.security.keys import add_key, list_keys, revoke_key
-from orchestrator.settings import JwtSettings, SecuritySettings
+from orchestrator.settings import JwtSettings, SecuritySettings, ServerSettings
 from tests.unit.scripted_server import scripted_server
 
+ALONE = Ledger(ServerSettings())
 TENANTS = "[tenants.acme]\nweight = 2\n"
 ISSUER, AUDIENCE = "https://id.example", "touchline"
 SIGNING = ec.generate_private_key(ec.SECP256R1())
@@ -126,7 +128,7 @@ BAD_TOKENS = {
 
 @pytest.mark.parametrize("changed", BAD_TOKENS.values(), ids=BAD_TOKENS)
 def test_a_token_that_is_not_the_issuers_for_us_and_now_is_refused(security, changed):
-    authenticator = Authenticator(security)
+    authenticator = Authenticator(security, ALONE)
     authenticator.authenticate([("authorization", f"Bearer {token()}")])
     with pytest.raises(UnauthenticatedError):
         authenticator.authenticate([("authorization", f"Bearer {token(**changed)}")])
@@ -136,7 +138,7 @@ def test_a_token_with_a_tampered_claim_is_refused(security):
     header, _, signature = token().split(".")
     _, claims, _ = token(tenant="other").split(".")
     with pytest.raises(UnauthenticatedError, match="credentials"):
-        Authenticator(security).authenticate(
+        Authenticator(security, ALONE).authenticate(
             [("authorization", f"Bearer {header}.{claims}.{signature}")]
         )
 
@@ -232,7 +234,7 @@ async def test_a_running_stream_ends_soon_after_its_credentials(security, withdr
 
 
 def test_a_stream_outlives_its_token_by_the_grace_and_no_longer(security, monkeypatch):
-    authenticator = Authenticator(security)
+    authenticator = Authenticator(security, ALONE)
     expires = time.time() + 600
     principal = authenticator.authenticate([("authorization", f"Bearer {token(exp=expires)}")])
     for after, is_valid in ((-1, True), (4 * 3600 - 2, True), (4 * 3600 + 1, False)):
@@ -273,7 +275,7 @@ def test_a_broken_key_file_is_named_and_not_quoted(security):
     digest = "ab" * 31
     security.api_keys_file.write_text(json.dumps([{"id": "0" * 12, "sha256": digest}]))
     with pytest.raises(SettingError) as caught:
-        Authenticator(security)
+        Authenticator(security, ALONE)
     assert caught.value.setting == "security.api_keys_file"
     assert digest not in str(caught.value)
 
@@ -293,7 +295,7 @@ def test_a_broken_key_file_is_named_and_not_quoted(security):
 def test_a_key_set_that_is_none_or_holds_secrets_is_refused(security, content):
     security.jwt.jwks_file.write_text(content)
     with pytest.raises(SettingError) as caught:
-        Authenticator(security)
+        Authenticator(security, ALONE)
     assert caught.value.setting == "security.jwt.jwks_file"
 
 
@@ -301,18 +303,18 @@ def test_a_key_set_that_is_none_or_holds_secrets_is_refused(security, content):
 def test_tokens_need_issuer_and_audience(security, missing):
     incomplete = security.jwt.model_copy(update={missing: ""})
     with pytest.raises(SettingError, match=missing):
-        Authenticator(security.model_copy(update={"jwt": incomplete}))
+        Authenticator(security.model_copy(update={"jwt": incomplete}), ALONE)
 
 
 def test_credentials_need_tenants(security):
     with pytest.raises(SettingError, match="security.tenants_file"):
-        Authenticator(security.model_copy(update={"tenants_file": None}))
+        Authenticator(security.model_copy(update={"tenants_file": None}), ALONE)
 
 
 def test_without_credentials_everybody_is_the_default_tenant(tmp_path):
-    principal = Authenticator(SecuritySettings()).authenticate([])
+    principal = Authenticator(SecuritySettings(), ALONE).authenticate([])
     assert (principal.tenant.name, principal.tenant.weight) == ("default", 1.0)
     path = tmp_path / "tenants.toml"
     path.write_text("[tenants.default]\nquota = {streams = 3}\n")
-    limited = Authenticator(SecuritySettings(tenants_file=path)).authenticate([])
+    limited = Authenticator(SecuritySettings(tenants_file=path), ALONE).authenticate([])
     assert limited.tenant.quota.streams == 3

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from orchestrator.errors import OverloadedError
+from orchestrator.ledger import Ledger
 from orchestrator.overload.admission import Admission, credit
 from orchestrator.overload.control import LoadControl
 from orchestrator.overload.ladder import Level
@@ -31,7 +32,8 @@ class Cluster:
 
     def __post_init__(self):
         self.control = LoadControl(self.settings)
-        self.admission = Admission(self, self.control, self.settings)
+        self.ledger = Ledger(self.settings.server)
+        self.admission = Admission(self, self.control, self.settings, self.ledger)
 
     def snapshot(self):
         return tuple(self.pools)
@@ -90,6 +92,18 @@ def test_what_a_frame_costs_is_remembered_while_nobody_streams():
         admit(cluster, stack)
 
 
+def test_what_a_frame_costs_is_not_learnt_from_frames_that_lacked_something():
+    cluster = Cluster([pool("sam2_tracker", rows_per_s=25, capacity=20)])
+    cluster.answer(25)
+    with ExitStack() as stack, pytest.raises(OverloadedError):
+        admit(cluster, stack)
+    cluster.control.ladder._enter(Level.BOXES_ONLY)
+    cluster.pools = [pool("sam2_tracker", rows_per_s=0.0, capacity=20)]
+    cluster.control.ladder.reset()  # the last seconds' frames were still boxes only
+    with ExitStack() as stack, pytest.raises(OverloadedError, match="125%"):
+        admit(cluster, stack)
+
+
 @pytest.mark.parametrize("config", [LIVE, STORED])
 def test_a_stream_needs_a_slot_of_the_tracker(config):
     cluster = Cluster([pool("sam2_tracker", slots=3, slots_used=1)])
@@ -100,6 +114,24 @@ def test_a_stream_needs_a_slot_of_the_tracker(config):
     cluster.pools = [pool("sam2_tracker", slots=3, slots_used=3)]
     with pytest.raises(OverloadedError), cluster.admission.admit(config):
         pass
+
+
+def test_the_slots_of_the_tracker_are_those_of_all_workers(tmp_path):
+    common = {"workers": 2, "worker_directory": tmp_path}
+    first, second = (
+        Cluster([pool("sam2_tracker", slots=3)], Settings(server={"worker": n, **common}))
+        for n in (0, 1)
+    )
+    with ExitStack() as stack:
+        admit(first, stack, count=2)
+        admit(second, stack)
+        for cluster in (first, second):
+            with pytest.raises(OverloadedError, match="all 3 slots"):
+                admit(cluster, stack)
+    first.ledger.close()
+    with ExitStack() as stack:
+        stack.callback(second.ledger.close)
+        admit(second, stack, count=3)
 
 
 def test_frames_under_way_of_all_streams_must_fit_into_memory():

@@ -1,6 +1,7 @@
 """The supervisor of worker processes, with small workers instead of orchestrators."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -53,20 +54,28 @@ async def ask_all(target, count):
     return found
 
 
-@pytest.fixture
-async def supervised(capsys):
-    supervisor = Supervisor(
-        ServerSettings(port=0, workers=2, drain_s=1), (sys.executable, "-c", WORKER)
-    )
+@contextlib.asynccontextmanager
+async def supervising(supervisor, capsys):
+    """Run a supervisor; gives its task, and the address that its workers listen on."""
     running = asyncio.create_task(supervisor.run())
     said = ""
     async with asyncio.timeout(60):
         while "\n" not in said and not running.done():
             await asyncio.sleep(0.02)
             said += capsys.readouterr().out
-    yield supervisor, running, said.split()[1]
-    supervisor.stop()
-    await running
+    try:
+        yield running, said.split()[1]
+    finally:
+        supervisor.stop()
+        await running
+
+
+@pytest.fixture
+async def supervised(capsys):
+    settings = ServerSettings(port=0, workers=2, drain_s=1)
+    supervisor = Supervisor(settings, (sys.executable, "-c", WORKER))
+    async with supervising(supervisor, capsys) as (running, target):
+        yield supervisor, running, target
 
 
 async def test_workers_share_the_port_and_a_killed_one_is_started_again(supervised):

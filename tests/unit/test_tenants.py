@@ -8,9 +8,10 @@ from soccer.v1 import player_recognition_pb2 as pb
 from soccer.v1 import player_recognition_pb2_grpc as pb_grpc
 
 from orchestrator.errors import QuotaExceededError, SettingError
+from orchestrator.ledger import Account, Ledger
 from orchestrator.security.rates import FrameRates, TokenBucket
 from orchestrator.security.tenants import Quota, Tenant, Tenants
-from orchestrator.settings import SecuritySettings
+from orchestrator.settings import SecuritySettings, ServerSettings
 from tests.stream.streams import answered, gaps, play, recognitions
 from tests.unit.scripted_server import scripted_server
 from tests.unit.test_session import GOOD
@@ -25,6 +26,13 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+ALONE = Ledger(ServerSettings())
+
+
+def account() -> Account:
+    return ALONE.account("acme")
 
 
 def limited(tmp_path, quota: str) -> SecuritySettings:
@@ -48,7 +56,7 @@ def test_a_bucket_gives_a_second_at_once_and_its_rate_afterwards():
 
 def test_a_frame_larger_than_a_seconds_bytes_is_late_but_never_stuck():
     clock = Clock()
-    rates = FrameRates(None, 1000, clock)
+    rates = FrameRates(None, 1000, account(), clock)
     assert rates.exceeded(5000) is None
     assert rates.exceeded(1) == "bytes_per_s"
     clock.now += 3.9
@@ -59,14 +67,14 @@ def test_a_frame_larger_than_a_seconds_bytes_is_late_but_never_stuck():
 
 def test_a_refused_frame_costs_no_tokens():
     clock = Clock()
-    rates = FrameRates(1, None, clock)
+    rates = FrameRates(1, None, account(), clock)
     assert [rates.exceeded(1) for _ in range(50)] == [None] * 2 + ["frames_per_s"] * 48
     clock.now += 1.01
     assert rates.exceeded(1) is None
 
 
 async def test_lossless_frames_leave_room_for_live_ones():
-    rates = FrameRates(200, None)
+    rates = FrameRates(200, None, account())
 
     async def greedy():
         while True:
@@ -164,7 +172,7 @@ async def test_single_images_count_towards_the_rates(tmp_path):
 
 
 def test_a_place_comes_back_whatever_happens():
-    tenant = Tenant("acme", quota=Quota(streams=1))
+    tenant = Tenant("acme", account(), quota=Quota(streams=1))
     for _ in range(3):
         with pytest.raises(ZeroDivisionError), tenant.place():
             raise ZeroDivisionError
@@ -175,7 +183,7 @@ def test_a_place_comes_back_whatever_happens():
 def test_a_changed_file_revises_tenants_and_keeps_their_open_streams(tmp_path):
     path = tmp_path / "tenants.toml"
     path.write_text("[tenants.acme]\nweight = 2\nquota = {streams = 2}\n[tenants.gone]\n")
-    tenants = Tenants(path, reload_s=1e-9)
+    tenants = Tenants(path, ALONE, reload_s=1e-9)
     acme = tenants.get("acme")
     assert acme is not None
     with acme.place():
@@ -191,7 +199,7 @@ def test_a_changed_file_revises_tenants_and_keeps_their_open_streams(tmp_path):
 def test_a_broken_or_missing_new_file_leaves_the_old_tenants(tmp_path, caplog):
     path = tmp_path / "tenants.toml"
     path.write_text("[tenants.acme]\n")
-    tenants = Tenants(path, reload_s=1e-9)
+    tenants = Tenants(path, ALONE, reload_s=1e-9)
     path.write_text("[tenants.acme]\nweight = -1\n")
     assert tenants.get("acme") is not None
     assert "tenants.acme.weight: Input should be greater than 0" in caplog.text
@@ -215,5 +223,5 @@ def test_a_wrong_file_is_refused_at_start_naming_the_field(tmp_path, content, sa
     path = tmp_path / "tenants.toml"
     path.write_text(content)
     with pytest.raises(SettingError, match=says) as caught:
-        Tenants(path, reload_s=1)
+        Tenants(path, ALONE, reload_s=1)
     assert caught.value.setting == "security.tenants_file"
