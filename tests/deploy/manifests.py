@@ -47,6 +47,19 @@ def render(directory: Path) -> list[Object]:
     return list(yaml.safe_load_all(run.stdout))
 
 
+def production_with(folder: Path, component: str, instead_of: str | None = None) -> Path:
+    """Write a kustomization of production with one more component, or one instead of another."""
+    production = KUBERNETES / "overlays" / "production"
+    content = yaml.safe_load((production / "kustomization.yaml").read_text())
+    content["components"].append(f"../../components/{component}")
+    if instead_of is not None:
+        content["components"].remove(f"../../components/{instead_of}")
+    for key in ("resources", "components"):
+        content[key] = [os.path.relpath(production / one, folder) for one in content[key]]
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
 def quantity(text: str | int) -> float:
     """Return a Kubernetes quantity such as `512Mi` as a number."""
     digits = str(text).rstrip("kMGi")
@@ -62,7 +75,7 @@ def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bo
 
 @dataclass(frozen=True)
 class Workload:
-    """A Deployment or a Job."""
+    """A Deployment, a Job, or a pod by itself."""
 
     object: Object
 
@@ -75,12 +88,21 @@ class Workload:
         return self.object["spec"]
 
     @property
+    def is_server(self) -> bool:
+        """Whether it runs until it is told to end, and is followed by others."""
+        return self.object["kind"] == "Deployment"
+
+    @property
+    def template(self) -> Object:
+        return self.object if self.object["kind"] == "Pod" else self.spec["template"]
+
+    @property
     def pod(self) -> Object:
-        return self.spec["template"]["spec"]
+        return self.template["spec"]
 
     @property
     def labels(self) -> dict[str, str]:
-        return self.spec["template"]["metadata"]["labels"]
+        return self.template["metadata"]["labels"]
 
     @property
     def main(self) -> Object:
@@ -139,7 +161,7 @@ class Cluster:
 
     @property
     def workloads(self) -> list[Workload]:
-        return [Workload(one) for one in self.of("Deployment", "Job")]
+        return [Workload(one) for one in self.of("Deployment", "Job", "Pod")]
 
     @property
     def models(self) -> list[Workload]:

@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any
 from unittest import mock
 
@@ -18,6 +19,8 @@ from tests.deploy.manifests import ROOT, Cluster, Workload, quantity
 
 _TARGET = re.compile(r"k8s:///(?P<namespace>[^/]+)/(?P<service>[^/:]+):(?P<port>\S+)")
 _ITEM_BYTES = {"UINT8": 1, "BOOL": 1, "FP16": 2, "FP32": 4, "INT32": 4, "INT64": 8, "STRING": 64}
+_ENGINES = {"detector.fp32.onnx": "rfdetr_detector", "jersey.fp32.onnx": "resnet_jersey"}
+"""Models by the file that `touchline export` writes for them."""
 _LEAST_START_S = 600
 """TensorRT engines and SAM2 load, and warm up, in minutes."""
 
@@ -130,6 +133,27 @@ def _is_brought(entry_name: str, path: str) -> bool:
     return f"weights/{brought}" == path
 
 
+def engines_are_built_for_their_models(cluster: Cluster) -> Iterator[str]:
+    """What a Job publishes is looked for by the model, and takes its largest batch."""
+    for job in (one for one in cluster.workloads if one.object["kind"] == "Job"):
+        exported = PurePath(str(job.main["args"][1])).name
+        config = read_config(DEFAULT_REPOSITORY / _ENGINES[exported] / "config.pbtxt")
+        if int(job.argument("max-batch") or 0) < config.max_batch_size:
+            yield f"{job.name}: {config.name} asks for batches of {config.max_batch_size}"
+        for model in (one for one in cluster.models if one.model == config.name):
+            words = [str(word) for word in model.pod["initContainers"][0]["args"]]
+            if words[words.index("--source") + 1] != job.argument("output"):
+                yield f"{job.name}: publishes where {model.name} does not look"
+
+
+def settings_are_known(cluster: Cluster) -> Iterator[str]:
+    """Within a group a wrong name is refused; a variable of no group is never read."""
+    for name in cluster.settings:
+        group = name.removeprefix("TOUCHLINE_").partition("__")[0].lower()
+        if group not in Settings.model_fields:
+            yield f"nobody reads {name}"
+
+
 def settings_are_valid(cluster: Cluster) -> Iterator[str]:
     with mock.patch.dict(os.environ, cluster.settings, clear=True):
         try:
@@ -200,6 +224,8 @@ RULES = (
     shared_memory_holds_the_largest_batch,
     sequences_move_before_the_end,
     artefacts_are_what_configs_name,
+    engines_are_built_for_their_models,
+    settings_are_known,
     settings_are_valid,
     pools_find_their_models,
     there_is_time_to_start,

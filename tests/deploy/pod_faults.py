@@ -87,6 +87,20 @@ def models_can_be_unloaded(c):
     arguments[arguments.index("--model-control-mode=none")] = "--model-control-mode=explicit"
 
 
+@fault("temporary_files_have_a_place")
+def read_only_tmp(c):
+    one = workload(c, "triton-sam2")
+    for container in one.containers:
+        container["volumeMounts"] = [m for m in container["volumeMounts"] if m["name"] != "tmp"]
+    one.pod["volumes"] = [v for v in one.pod["volumes"] if v["name"] != "tmp"]
+
+
+@fault("scripts_are_in_the_image")
+def hook_that_is_not_in_the_image(c):
+    hook = workload(c, "triton-sam2").main["lifecycle"]["preStop"]["exec"]["command"]
+    hook[1] = "/opt/touchline/drain.py"
+
+
 @fault("there_is_time_to_end")
 def hook_longer_than_grace(c):
     hook = workload(c, "triton-sam2").main["lifecycle"]["preStop"]["exec"]["command"]

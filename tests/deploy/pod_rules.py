@@ -3,10 +3,13 @@
 import re
 from collections.abc import Iterator
 
-from tests.deploy.manifests import Cluster, Object, Workload, quantity
+from tests.deploy.manifests import ROOT, Cluster, Object, Workload, quantity
 
 _GPU = re.compile(r"nvidia\.com/(gpu|mig-.+)")
 _SLACK_S = 5
+_SCRIPTS = "/opt/touchline/"
+_POD = ROOT / "deploy" / "docker" / "pod"
+"""What the images have there; see triton.Dockerfile."""
 
 
 def images_are_pinned_and_agree(cluster: Cluster) -> Iterator[str]:
@@ -106,7 +109,7 @@ def volumes_and_mounts_agree(cluster: Cluster) -> Iterator[str]:
 
 def probes_ask_what_is_there(cluster: Cluster) -> Iterator[str]:
     for workload in cluster.workloads:
-        if workload.object["kind"] == "Job":
+        if not workload.is_server:
             continue
         for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
             probe = workload.main.get(kind)
@@ -118,6 +121,31 @@ def probes_ask_what_is_there(cluster: Cluster) -> Iterator[str]:
                 yield f"{workload.name}: {kind} asks port {port}, which the container has not"
             if port == "http" and workload.argument("http-address") == "127.0.0.1":
                 yield f"{workload.name}: {kind} asks a port that is open inside the pod alone"
+
+
+def temporary_files_have_a_place(cluster: Cluster) -> Iterator[str]:
+    """The root is read-only, and HOME is /tmp."""
+    for workload in cluster.workloads:
+        mounts = {m["mountPath"]: m["name"] for m in workload.main.get("volumeMounts", [])}
+        volume = workload.volume(mounts.get("/tmp", "")) or {}
+        if workload.object["kind"] != "Pod" and "emptyDir" not in volume:
+            yield f"{workload.name}: nothing can be written at /tmp"
+
+
+def scripts_are_in_the_image(cluster: Cluster) -> Iterator[str]:
+    for workload in cluster.workloads:
+        for container in workload.containers:
+            for word in _commands(container):
+                if word.startswith(_SCRIPTS) and not (_POD / word[len(_SCRIPTS) :]).is_file():
+                    yield f"{workload.name}/{container['name']}: no {word} in its image"
+
+
+def _commands(container: Object) -> Iterator[str]:
+    """All words that are run in a container: its command, its probes, its hook."""
+    probes = [container.get(f"{kind}Probe", {}) for kind in ("startup", "readiness", "liveness")]
+    hook = container.get("lifecycle", {}).get("preStop", {})
+    for one in (container, *(place.get("exec", {}) for place in (*probes, hook))):
+        yield from map(str, one.get("command", []))
 
 
 def a_dead_model_is_restarted(cluster: Cluster) -> Iterator[str]:
@@ -137,7 +165,7 @@ def a_dead_model_is_restarted(cluster: Cluster) -> Iterator[str]:
 
 def there_is_time_to_end(cluster: Cluster) -> Iterator[str]:
     for workload in cluster.workloads:
-        if workload.object["kind"] == "Job":
+        if not workload.is_server:
             continue
         grace = workload.pod.get("terminationGracePeriodSeconds", 30)
         needed = hook_seconds(workload) + _own_end(cluster, workload) + _SLACK_S
@@ -168,7 +196,7 @@ def _own_end(cluster: Cluster, workload: Workload) -> float:
 
 def endpoints_are_left_before_the_end(cluster: Cluster) -> Iterator[str]:
     for workload in cluster.workloads:
-        if workload.object["kind"] == "Deployment" and hook_seconds(workload) < _SLACK_S:
+        if workload.is_server and hook_seconds(workload) < _SLACK_S:
             yield f"{workload.name}: no preStop hook: SIGTERM comes before anybody knows"
 
 
@@ -180,6 +208,8 @@ RULES = (
     shared_memory_fits,
     volumes_and_mounts_agree,
     probes_ask_what_is_there,
+    temporary_files_have_a_place,
+    scripts_are_in_the_image,
     a_dead_model_is_restarted,
     there_is_time_to_end,
     endpoints_are_left_before_the_end,

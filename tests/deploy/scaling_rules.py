@@ -197,10 +197,10 @@ def monitors_reach_ports(cluster: Cluster) -> Iterator[str]:
 def every_process_is_scraped_once(cluster: Cluster) -> Iterator[str]:
     monitors = [one["spec"] for one in cluster.of("PodMonitor")]
     workers = int(cluster.settings.get("TOUCHLINE_SERVER__WORKERS", 1))
-    for workload in (*cluster.models, cluster.orchestrator):
+    for workload in (one for one in cluster.workloads if one.is_server):
         mine = [spec for spec in monitors if selects(spec["selector"], workload.labels)]
         ports = sum(len(spec["podMetricsEndpoints"]) for spec in mine)
-        expected = workers if workload.model is None else 1
+        expected = workers if workload.name == "orchestrator" else 1
         if ports != expected:
             yield f"{workload.name}: {ports} ports are scraped, {expected} processes tell metrics"
 

@@ -12,9 +12,17 @@ from deploy.capacity.__main__ import TARGETS, render
 from deploy.capacity.plan import make_plan
 from deploy.capacity.profile import GPUS, STATELESS, TRACKER, load
 from deploy.capacity.queueing import BatchServer
-from deploy.capacity.targets import replicas, server, stateless_share, tracker_share, window
+from deploy.capacity.targets import (
+    replicas,
+    server,
+    stateless_share,
+    trackable,
+    tracker_share,
+    window,
+)
 from orchestrator.cli import main
 from orchestrator.errors import CapacityError
+from orchestrator.settings import Settings
 
 
 def played(server: BatchServer, rate: float, arrivals: int = 40_000) -> float:
@@ -89,6 +97,12 @@ def test_trackers_are_given_what_they_can_follow_and_no_more_than_their_slots():
     capacities = [tracker_share(load("h200", observed=people)).capacity for people in (22, 8, 1)]
     assert capacities == sorted(capacities)
     assert capacities[-1] == slots
+
+
+def test_streams_that_meet_on_a_tracker_are_followed_once_the_ladder_lets_it_look_for_fewer():
+    profile = load()
+    people = Settings.model_fields["overload"].default.max_observed
+    assert trackable(profile, people) >= profile.models[TRACKER].slots
 
 
 def test_a_gpu_that_cannot_follow_a_stream_says_how_many_people_it_can():

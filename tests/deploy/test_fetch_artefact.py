@@ -131,6 +131,15 @@ def test_the_engine_of_this_tensorrt_and_gpu_is_chosen(engines, tmp_path):
     assert (machine["tensorrt"], machine["capability"]) == ("11.4.0.106", "90")
 
 
+def test_an_engine_that_is_being_written_is_not_seen(engines, tmp_path):
+    (published,) = (
+        path for path in engines.iterdir() if "sm90" in path.name and "11.4" in path.name
+    )
+    shutil.copytree(published, engines / ".partial-1")
+    plan, _ = fetch_engine("rfdetr_detector", ONNX[:16], engines, tmp_path / "1", H200)
+    assert plan.read_bytes() == PLAN
+
+
 @pytest.mark.parametrize(
     "machine", [Machine("11.4.0", "80"), Machine("11.5.0", "90"), Machine("10.13.4.1", "90")]
 )

@@ -12,11 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from tritonclient.grpc.aio import InferenceServerClient, InferInput
 
 from deploy.docker.pod import model_alive
 from deploy.docker.pod.model_alive import DeadModelError, check, check_ready
 from deploy.local.tritonserver import TritonServer
+from deploy.observability.__main__ import RULES
+from tests.deploy.manifests import IS_REQUIRED
+from tests.deploy.prometheus import scraping
 
 pytestmark = pytest.mark.triton
 
@@ -193,3 +197,25 @@ def test_a_probe_of_a_sequence_begins_and_ends_it():
     assert b'"shape": [1, 64, 64, 3]' in header
     assert b"clicks" not in header
     assert len(body) == 64 * 64 * 3
+
+
+async def test_prometheus_sees_that_a_model_hangs_and_that_it_goes_on(repository, tmp_path):
+    if not IS_REQUIRED:
+        pytest.skip("hangs for a while: make test-deploy")
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    rules = {rule.get("alert"): rule for group in groups for rule in group["rules"]}
+    stalled = rules["TouchlineModelStalled"]["expr"].replace("[1m]", "[4s]")
+    (tmp_path / "prometheus").mkdir()
+    async with serving(repository) as server, InferenceServerClient(server.endpoint) as client:
+        targets = {server.metrics_endpoint: {"namespace": "touchline", "pod": "triton-0"}}
+        with scraping(tmp_path / "prometheus", targets, "groups: []") as prometheus:
+            await ask(client, 0)
+            await asyncio.to_thread(prometheus.wait_for, "rate(nv_inference_exec_count[4s])")
+            assert prometheus.query(stalled) == []
+            asked = [asyncio.create_task(ask(client, seconds)) for seconds in (20, 0, 0)]
+            await asyncio.to_thread(prometheus.wait_for, stalled)
+            ((labels, _),) = prometheus.query(stalled)
+            assert labels == {"namespace": "touchline", "pod": "triton-0", "model": "sleeper"}
+            assert not any(one.done() for one in asked)
+            await asyncio.gather(*asked)
+            await asyncio.to_thread(prometheus.wait_for, f"absent({stalled})")

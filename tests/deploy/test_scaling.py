@@ -1,52 +1,17 @@
 """Autoscalers and monitors of production: whole by our rules, and every rule proves itself."""
 
 import copy
-import os
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.deploy.manifests import KUBERNETES, TOOLS, Cluster, render, tool
+from tests.deploy.manifests import KUBERNETES, Cluster, production_with, render
 from tests.deploy.scaling_rules import RULES, scalers
 from tests.deploy.test_overlays import problems, schema_errors
 
 Fault = Callable[[Cluster], None]
 
 FAULTS: list[tuple[str, Fault]] = []
-
-_NEWER = {"behavior"}
-"""Keys of KEDA's fallback that came after the schemas at hand (2.16)."""
-
-_OPERATORS_KINDS = {"ScaledObject", "PodMonitor", "PrometheusRule"}
-
-_ROUND_TRIP = """
-import importlib, sys, yaml
-KINDS = {
-    "ScaledObject": "cloudcoil.models.keda.v1alpha1",
-    "PodMonitor": "cloudcoil.models.prometheus_operator.v1",
-    "PrometheusRule": "cloudcoil.models.prometheus_operator.v1",
-}
-for one in yaml.safe_load_all(sys.stdin):
-    if one["kind"] in KINDS:
-        model = getattr(importlib.import_module(KINDS[one["kind"]]), one["kind"])
-        parsed = model.model_validate(one)
-        print("---")
-        print(yaml.safe_dump(parsed.model_dump(mode="json", by_alias=True, exclude_unset=True)))
-"""
-
-
-def with_hpa(folder: Path) -> Path:
-    """Production with plain HorizontalPodAutoscalers instead of KEDA."""
-    production = KUBERNETES / "overlays" / "production"
-    content = yaml.safe_load((production / "kustomization.yaml").read_text())
-    content["components"] = [one.replace("/keda", "/hpa") for one in content["components"]]
-    for key in ("resources", "components"):
-        content[key] = [os.path.relpath(production / one, folder) for one in content[key]]
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +21,7 @@ def production():
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    return render(with_hpa(tmp_path_factory.mktemp("hpa")))
+    return render(production_with(tmp_path_factory.mktemp("hpa"), "hpa", instead_of="keda"))
 
 
 def fault(rule: str) -> Callable[[Fault], Fault]:
@@ -198,6 +163,11 @@ def server_without_monitor(c):
 
 
 @fault("every_process_is_scraped_once")
+def proxy_without_monitor(c):
+    c.objects.remove(c.find("PodMonitor", "envoy"))
+
+
+@fault("every_process_is_scraped_once")
 def workers_that_nobody_scrapes(c):
     c.orchestrator.main.setdefault("env", []).append(
         {"name": "TOUCHLINE_SERVER__WORKERS", "value": "3"}
@@ -232,42 +202,6 @@ def test_plain_autoscalers_do_the_same(production, plain, tmp_path):
 
 def test_targets_are_read_but_not_applied(production):
     assert Cluster(production).find("ConfigMap", "targets") is None
-
-
-def as_operators_read_it(objects):
-    """Parse objects with the operators' own types; what these do not know is gone."""
-    tool("kubectl")  # the types live in the same environment
-    run = subprocess.run(
-        [TOOLS / "python", "-c", _ROUND_TRIP],
-        input=yaml.safe_dump_all(objects),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    return list(yaml.safe_load_all(run.stdout))
-
-
-def of_operators(objects):
-    """The operators' objects, without what is newer than the types at hand."""
-    found = copy.deepcopy([one for one in objects if one["kind"] in _OPERATORS_KINDS])
-    for one in found:
-        for key in _NEWER & one["spec"].get("fallback", {}).keys():
-            del one["spec"]["fallback"][key]
-    return found
-
-
-def test_operators_know_every_field_that_is_used(production):
-    objects = of_operators(production)
-    assert {one["kind"] for one in objects} == _OPERATORS_KINDS
-    assert as_operators_read_it(objects) == objects
-
-
-def test_a_field_that_an_operator_does_not_know_is_found(production):
-    objects = of_operators(production)
-    for one in objects:
-        one["spec"]["pollingIntervall"] = 15
-    assert all(a != b for a, b in zip(as_operators_read_it(objects), objects, strict=True))
 
 
 def test_a_canary_is_scraped_but_not_scaled(production):

@@ -15,7 +15,9 @@ from tests.deploy.test_overlays import RULES, problems
 
 @pytest.fixture(scope="module")
 def production():
-    return render(KUBERNETES / "overlays" / "production")
+    """What runs in a cluster, and an engine's Job."""
+    folders = ("overlays/production", "engine-job/rfdetr")
+    return [one for folder in folders for one in render(KUBERNETES / folder)]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ class Peer:
 
 
 PROMETHEUS = Peer({"app.kubernetes.io/name": "prometheus"}, "monitoring")
+GATEWAY = Peer({"app.kubernetes.io/name": "envoy"}, "envoy-gateway-system")
 DNS = Peer({"k8s-app": "kube-dns"}, "kube-system")
 STRANGER = Peer({"app": "stranger"}, "default")
 OUTSIDE = Peer({}, "")
@@ -90,6 +91,8 @@ def needed_connections_pass(cluster: Cluster) -> Iterator[str]:
     orchestrator = of(cluster.orchestrator)
     needed = [(PROMETHEUS, orchestrator, "metrics"), (orchestrator, DNS, 53)]
     needed += [(orchestrator, OUTSIDE, 6443), (orchestrator, OUTSIDE, 443)]
+    if any(cluster.of("Gateway")):
+        needed.append((GATEWAY, orchestrator, "grpc"))
     for model in cluster.models:
         needed += [(orchestrator, of(model), "grpc"), (PROMETHEUS, of(model), "metrics")]
     for proxy in (one for one in cluster.workloads if one.name == "envoy"):
@@ -112,6 +115,20 @@ def nothing_else_passes(cluster: Cluster) -> Iterator[str]:
     for source, target, port in unwanted:
         if is_allowed(cluster, source, target, port):
             yield f"{dict(source.labels)} can reach {dict(target.labels)} at {port}"
+
+
+def servers_listen_beyond_their_pod(cluster: Cluster) -> Iterator[str]:
+    """By Triton's `--help`: metrics are served where HTTP is, unless they are told otherwise."""
+    for model in cluster.models:
+        everywhere = "0.0.0.0"
+        http = model.argument("http-address") or everywhere
+        listening = {
+            "grpc": model.argument("grpc-address") or everywhere,
+            "metrics": model.argument("metrics-address") or http,
+        }
+        for port, address in listening.items():
+            if address != everywhere:
+                yield f"{model.name}: port {port} is open at {address} alone"
 
 
 def both_ends_speak_tls(cluster: Cluster) -> Iterator[str]:
@@ -187,6 +204,7 @@ def the_proxy_finds_the_api(cluster: Cluster) -> Iterator[str]:
 RULES = (
     needed_connections_pass,
     nothing_else_passes,
+    servers_listen_beyond_their_pod,
     both_ends_speak_tls,
     the_public_port_is_protected,
     files_of_secrets_are_mounted,

@@ -102,7 +102,8 @@ def secret_that_nobody_makes(c):
 
 @fault("references_exist")
 def claim_that_does_not_exist(c):
-    remove(c, "PersistentVolumeClaim", "touchline-artefacts")
+    store = workload(c, "triton-sam2").volume("store")
+    store["persistentVolumeClaim"]["claimName"] = "touchline-artifacts"
 
 
 @fault("who_holds_more_goes_later")
@@ -131,6 +132,23 @@ def weights_that_the_config_does_not_name(c):
 def weights_mounted_elsewhere(c):
     mounts = workload(c, "triton-sam2").main["volumeMounts"]
     next(m for m in mounts if m["name"] == "artefact")["mountPath"] = "/models/sam2/weights"
+
+
+@fault("engines_are_built_for_their_models")
+def engine_for_smaller_batches(c):
+    arguments = workload(c, "engine-rfdetr-26-08-h200").main["args"]
+    arguments[arguments.index("--max-batch=32")] = "--max-batch=16"
+
+
+@fault("engines_are_built_for_their_models")
+def engine_that_nobody_looks_for(c):
+    arguments = workload(c, "engine-rfdetr-26-08-h200").main["args"]
+    arguments[arguments.index("--output=/store/engines")] = "--output=/store/plans"
+
+
+@fault("settings_are_known")
+def setting_of_no_group(c):
+    set_setting(c, "SERVERS__MAX_STREAMS", "32")
 
 
 @fault("settings_are_valid")
@@ -194,6 +212,16 @@ def orchestrator_without_dns(c):
 def open_to_everybody(c):
     remove(c, "NetworkPolicy", "deny")
     remove(c, "NetworkPolicy", "models")
+
+
+@fault("servers_listen_beyond_their_pod")
+def metrics_inside_the_pod_alone(c):
+    workload(c, "triton-sam2").main["args"].remove("--metrics-address=0.0.0.0")
+
+
+@fault("servers_listen_beyond_their_pod")
+def inference_inside_the_pod_alone(c):
+    workload(c, "triton-sam2").main["args"].append("--grpc-address=127.0.0.1")
 
 
 @fault("both_ends_speak_tls")

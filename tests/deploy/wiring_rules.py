@@ -9,6 +9,9 @@ from tests.deploy.manifests import Cluster, Object, Workload, selects
 OPERATORS_SECRETS = {"touchline-api-keys"}
 """Secrets that people make; see deploy/README.md."""
 
+STORE = {"touchline-artefacts"}
+"""The claim that is there before any overlay: deploy/kubernetes/store."""
+
 _PRIORITIES = ("touchline-stream", "touchline-tracker", "touchline-model", "touchline-batch")
 _RIGHTS = {
     "apiGroups": ["discovery.k8s.io"],
@@ -25,7 +28,7 @@ def everything_is_in_one_namespace(cluster: Cluster) -> Iterator[str]:
 
 
 def selectors_find_their_own_pods_alone(cluster: Cluster) -> Iterator[str]:
-    deployments = [one for one in cluster.workloads if one.object["kind"] == "Deployment"]
+    deployments = [one for one in cluster.workloads if one.is_server]
     for one in deployments:
         if not selects(one.spec["selector"], one.labels):
             yield f"{one.name}: the selector does not match its own pods"
@@ -36,7 +39,7 @@ def selectors_find_their_own_pods_alone(cluster: Cluster) -> Iterator[str]:
 
 def pods_are_spread(cluster: Cluster) -> Iterator[str]:
     for workload in cluster.workloads:
-        if workload.object["kind"] == "Job":
+        if not workload.is_server:
             continue
         spreads = workload.pod.get("topologySpreadConstraints", [])
         hosts = [s for s in spreads if s["topologyKey"] == "kubernetes.io/hostname"]
@@ -63,13 +66,13 @@ def budgets_protect_every_server(cluster: Cluster) -> Iterator[str]:
             yield f"disruption budget {budget['metadata']['name']} selects nothing"
     for workload in cluster.workloads:
         mine = [b for b in budgets if selects(b["spec"].get("selector"), workload.labels)]
-        if workload.object["kind"] == "Deployment" and len(mine) != 1:
+        if workload.is_server and len(mine) != 1:
             yield f"{workload.name}: {len(mine)} disruption budgets, evictions need exactly one"
 
 
 def rollouts_can_proceed(cluster: Cluster) -> Iterator[str]:
     for workload in cluster.workloads:
-        if workload.object["kind"] == "Job":
+        if not workload.is_server:
             continue
         update = workload.spec.get("strategy", {}).get("rollingUpdate", {})
         if not (update.get("maxSurge") or update.get("maxUnavailable")):
@@ -108,18 +111,17 @@ def references_exist(cluster: Cluster) -> Iterator[str]:
     known = {
         "ConfigMap": {one["metadata"]["name"] for one in cluster.of("ConfigMap")},
         "Secret": certified | OPERATORS_SECRETS,
-        "PersistentVolumeClaim": {
-            one["metadata"]["name"] for one in cluster.of("PersistentVolumeClaim")
-        },
+        "PersistentVolumeClaim": STORE,
         "PriorityClass": {one["metadata"]["name"] for one in cluster.of("PriorityClass")},
     }
     for workload in cluster.workloads:
-        for kind, name in _references(workload):
+        for kind, name in references(workload):
             if name not in known[kind]:
                 yield f"{workload.name}: {kind} {name} does not exist"
 
 
-def _references(workload: Workload) -> Iterator[tuple[str, str]]:
+def references(workload: Workload) -> Iterator[tuple[str, str]]:
+    """Kind and name of all that a pod needs in order to start."""
     yield "PriorityClass", workload.pod.get("priorityClassName", "")
     for volume in workload.pod.get("volumes", []):
         yield from _source(volume)

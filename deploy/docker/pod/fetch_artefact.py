@@ -99,7 +99,7 @@ def fetch_engine(
         )
     built = [
         path
-        for path in sorted(source.glob(f"*/{MANIFEST}"))
+        for path in sorted(source.glob(f"[!.]*/{MANIFEST}"))  # hidden: one that is being written
         if _is_of(_read(path), model, onnx_sha256)
     ]
     fitting = [path for path in built if _fits(_read(path)["machine"], machine)]
