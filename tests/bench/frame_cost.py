@@ -2,7 +2,8 @@
 
 Plays a lossless stream through the real orchestrator in front of `sim` models, whose answers take
 no time here, and counts the CPU time of all its processes. In turns, in the same run, this process
-decodes and resizes the same frames with the product's own functions, and nothing else.
+decodes and resizes the same frames, and nothing else: with the product's own functions, and with
+OpenCV's as any script would, a yardstick that stays when ours become faster.
 """
 
 import argparse
@@ -12,7 +13,8 @@ import os
 import platform
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,14 +46,18 @@ class Row:
     Attributes:
         isolation: Where frames are decoded: in a `process` of the stream's own, or in a `thread`.
         orchestrator_ms: All processes of the orchestrator, from a frame's bytes to its result.
-        alone_ms: Decoding and resizing alone, in one thread.
+        alone_ms: Decoding and resizing alone, in one thread, by the product's functions.
         ratio: The first by the second, the median of the rounds' ratios.
+        opencv_ms: Decoding and resizing alone by OpenCV's functions.
+        opencv_ratio: The first by that.
     """
 
     isolation: str
     orchestrator_ms: float
     alone_ms: float
     ratio: float
+    opencv_ms: float
+    opencv_ratio: float
 
 
 def match_frames(count: int) -> list[bytes]:
@@ -69,14 +75,25 @@ def _coded(painted: Pixels, grass: Pixels, pitch: Pixels) -> bytes:
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
 
-def alone_ms(frames: list[bytes]) -> float:
+def alone_ms(prepare: Callable[[bytes], object], frames: list[bytes]) -> float:
     """CPU time per frame of decoding and resizing alone."""
     cv2.setNumThreads(1)
     begun = time.process_time()
     for data in frames:
-        pixels = decode_compressed(data, Encoding.JPEG, max_pixels=WIDTH * HEIGHT)
-        square_tiles(pixels, 1, DETECTOR_SIDE)
+        prepare(data)
     return 1000 * (time.process_time() - begun) / len(frames)
+
+
+def by_product(data: bytes) -> None:
+    """Decode and resize a frame as the orchestrator does."""
+    pixels = decode_compressed(data, Encoding.JPEG, max_pixels=WIDTH * HEIGHT)
+    square_tiles(pixels, 1, DETECTOR_SIDE)
+
+
+def by_opencv(data: bytes) -> None:
+    """Decode and resize a frame as a script would."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    cv2.resize(pixels, (DETECTOR_SIDE, DETECTOR_SIDE), interpolation=cv2.INTER_AREA)
 
 
 async def served_ms(served: OrchestratorProcess, frames: list[bytes]) -> float:
@@ -96,31 +113,37 @@ async def run(frame_count: int, rounds: int) -> list[Row]:
     """Measure in turns, so that a noisy minute hits all alike."""
     frames = match_frames(frame_count)
     alone: list[float] = []
+    opencv: list[float] = []
     served: dict[str, list[float]] = {isolation: [] for isolation in _ISOLATIONS}
     async with LocalCluster("sim") as cluster:
         for _ in range(rounds):
-            alone.append(alone_ms(frames))
+            alone.append(alone_ms(by_product, frames))
+            opencv.append(alone_ms(by_opencv, frames))
             for isolation in _ISOLATIONS:
                 options = {"TOUCHLINE_DECODE__ISOLATION": isolation}
                 async with OrchestratorProcess(cluster.endpoints, settings=options) as process:
                     await served_ms(process, frames[:10])  # connections, first decodes
                     served[isolation].append(await served_ms(process, frames))
-    return [_row(isolation, served[isolation], alone) for isolation in _ISOLATIONS]
+    return [_row(isolation, served[isolation], alone, opencv) for isolation in _ISOLATIONS]
 
 
-def _row(isolation: str, served: list[float], alone: list[float]) -> Row:
-    ratios = [mine / least for mine, least in zip(served, alone, strict=True)]
-    medians = (statistics.median(values) for values in (served, alone, ratios))
-    return Row(isolation, *(round(value, 2) for value in medians))
+def _row(isolation: str, served: list[float], alone: list[float], opencv: list[float]) -> Row:
+    columns = (served, alone, _ratios(served, alone), opencv, _ratios(served, opencv))
+    return Row(isolation, *(round(statistics.median(column), 2) for column in columns))
+
+
+def _ratios(served: list[float], least: list[float]) -> list[float]:
+    return [mine / other for mine, other in zip(served, least, strict=True)]
 
 
 def table(rows: list[Row]) -> str:
     """Write the rows as Markdown."""
     lines = [
-        "| decoding in a | orchestrator CPU-ms/frame | decode + resize alone | ratio |",
-        "|" + " --- |" * 4,
+        "| decoding in a | orchestrator CPU-ms/frame | decode + resize alone | ratio "
+        "| decode + resize by OpenCV | ratio |",
+        "|" + " --- |" * 6,
     ]
-    lines += [f"| {r.isolation} | {r.orchestrator_ms} | {r.alone_ms} | {r.ratio} |" for r in rows]
+    lines += ["| " + " | ".join(map(str, astuple(row))) + " |" for row in rows]
     return "\n".join(lines)
 
 

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,10 +11,12 @@ from orchestrator.imaging import (
     iou,
     is_sound,
     merge_tiles,
+    resized,
     square_tiles,
     to_source,
 )
 from orchestrator.types import Boxes, Detections
+from tests.conftest import DATA
 
 COLUMNS = st.integers(1, 4)
 SIDE = st.integers(16, 400)
@@ -44,6 +47,27 @@ def test_one_column_is_the_whole_picture_squeezed():
     assert regions.tolist() == [[0, 0, 128, 72]]
     assert tiles[0, :, :16].max() == 0
     assert tiles[0, :, 16:].min() == 200
+
+
+def shrunken(width: int, height: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """A filmed picture, resized by us, and averaged over exact areas."""
+    filmed = cv2.imread(str(DATA / "frame.jpg"))
+    picture = cv2.resize(filmed, (width, height), interpolation=cv2.INTER_CUBIC)
+    exact = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+    return resized(picture, side, side), exact
+
+
+@pytest.mark.parametrize("side", [192, 384, 432, 512])
+def test_a_large_picture_is_averaged_over_areas_to_two_grey_levels(side):
+    ours, exact = shrunken(1920, 1080, side)
+    error = ours.astype(int) - exact
+    assert np.sqrt((error**2).mean()) < 2
+    assert abs(error.mean()) < 0.5
+
+
+def test_a_picture_of_odd_height_is_averaged_over_exact_areas():
+    ours, exact = shrunken(1920, 1079, 192)
+    assert np.array_equal(ours, exact)
 
 
 def test_two_columns_of_a_broadcast_picture_are_its_left_and_right_square():
