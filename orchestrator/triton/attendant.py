@@ -1,9 +1,16 @@
-"""The one who looks after a replica: lets it join, probes it, has it repaired, brings it back."""
+"""The one who looks after a replica: lets it join, probes it, has it repaired, brings it back.
+
+A replica that hangs is told from a slow one by asking its server whether it lives: no model,
+however long its batch, keeps a server from saying so. Where the machine, the network or this very
+process is what is slow, that answer is late, too; so another replica's server is asked at the same
+time, and only one that is silent while the other speaks is taken to hang.
+"""
 
 import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from tritonclient.utils import InferenceServerException
@@ -17,6 +24,8 @@ from orchestrator.triton.repair import reload
 from orchestrator.triton.replica import Replica, Verdict
 
 _MISSED_PROBES = 2
+_LOOK_S = 0.1
+"""How often it is looked whether a replica has fallen silent, in seconds."""
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +39,8 @@ class Pool(Protocol):
     def refuse(self, replica: Replica, error: ModelError) -> None:
         """Note that a replica cannot be used as it is."""
 
-    def has_other(self, replica: Replica) -> bool:
-        """Whether another replica could take over."""
+    def another(self, replica: Replica) -> Replica | None:
+        """Return some other replica that could take over, if there is one."""
 
 
 class Attendant:
@@ -47,12 +56,30 @@ class Attendant:
 
     async def run(self) -> None:
         """Look after the replica until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat(self._turn))
+            group.create_task(self._repeat(self._listen))
+
+    async def _repeat(self, turn: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                await self._turn()
+                await turn()
             except Exception:  # a bug must not leave the replica alone for good
                 log.exception("%s at %s", self._name, self._replica.address)
                 await asyncio.sleep(self._settings.probe_interval_s)
+
+    async def _listen(self) -> None:
+        """Have a replica that answers no request judged, while another could take over."""
+        replica = self._replica
+        await replica.busy.wait()
+        await asyncio.sleep(_LOOK_S)
+        other = self._pool.another(replica) if replica.is_silent else None
+        if other is None:
+            return
+        timeout_s = self._settings.probe_timeout_s / 2
+        lives, other_lives = await asyncio.gather(replica.lives(timeout_s), other.lives(timeout_s))
+        if other_lives and not lives and replica.is_silent:
+            self._eject_hung()
 
     async def _turn(self) -> None:
         if self._replica.is_repairing:
@@ -94,7 +121,7 @@ class Attendant:
         self._missed = 0
         if verdict is Verdict.DOWN:
             replica.eject("down", "a probe could not reach it")
-        elif verdict is Verdict.NOT_READY and self._pool.has_other(replica):
+        elif verdict is Verdict.NOT_READY and self._pool.another(replica):
             replica.eject("not_ready", "its model is not ready")
 
     def _count_silence(self, asked_at: float) -> None:
@@ -109,10 +136,13 @@ class Attendant:
             self._missed = 0
             return
         is_long = now - self._silent_since >= self._settings.infer_timeout_s
-        if self._missed >= _MISSED_PROBES and (is_long or self._pool.has_other(replica)):
-            replica.eject("hang", "it answers neither probes nor requests", drops_calls=True)
-            replica.connection.renew()
-            self._missed = 0
+        if self._missed >= _MISSED_PROBES and (is_long or self._pool.another(replica)):
+            self._eject_hung()
+
+    def _eject_hung(self) -> None:
+        self._replica.eject("hang", "it answers neither probes nor requests", drops_calls=True)
+        self._replica.connection.renew()
+        self._missed = 0
 
     async def _repair(self) -> None:
         """Have the model loaded anew, a few times; whether it is fit then, `_bring_back` asks."""

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable
 from contextlib import aclosing
 
 from orchestrator.contracts import ModelContract
 from orchestrator.errors import ModelError, ModelUnavailableError
-from orchestrator.settings import TritonSettings
+from orchestrator.settings import TritonSettings, TritonTlsSettings
 from orchestrator.triton.attendant import Attendant
 from orchestrator.triton.codec import LiveModel
 from orchestrator.triton.connection import Connections
@@ -106,7 +107,8 @@ class Members:
         except TimeoutError:
             reasons = [f"{r.address} ({r.health.reason})" for r in self.all] or ["no endpoint"]
             raise ModelUnavailableError(
-                self.contract.name, f"not ready in time at {', '.join(reasons)}"
+                self.contract.name,
+                f"not ready in time at {', '.join(reasons)}, asked {_way(self._settings.tls)}",
             ) from None
 
     async def close(self) -> None:
@@ -143,9 +145,10 @@ class Members:
         self._refusals[replica] = error
         self._changed()
 
-    def has_other(self, replica: Replica) -> bool:
-        """Whether another replica could take over."""
-        return any(other is not replica and other.state is ReplicaState.READY for other in self.all)
+    def another(self, replica: Replica) -> Replica | None:
+        """Return some other replica that could take over, if there is one."""
+        ready = [r for r in self.all if r is not replica and r.state is ReplicaState.READY]
+        return random.choice(ready) if ready else None
 
     async def _follow(self) -> None:
         try:
@@ -209,3 +212,10 @@ class Members:
             self._following.result()
         if self._refusals and len(self._refusals) == len(self._replicas):
             raise next(iter(self._refusals.values()))
+
+
+def _way(tls: TritonTlsSettings) -> str:
+    """Say how servers are asked: one that wants it otherwise closes the connection, and no more."""
+    if tls.ca is None and tls.cert is None:
+        return "without TLS"
+    return f"by TLS {'with' if tls.cert else 'without'} a client certificate"

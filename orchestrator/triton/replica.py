@@ -30,6 +30,8 @@ from orchestrator.triton.wire import Request, Wire
 
 _SUSPICIOUS_S = 0.5
 """After that long without an answer, a call is followed up even when its caller has gone."""
+_SILENT_S = 0.25
+"""After that long without an answer, the server is asked whether it lives."""
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class Replica:
         is_repairing: Whether its model must be, or is being, loaded anew.
         is_gone: Whether it has left the pool for good.
         shaken: Set when its state changes, for whoever tends it.
+        busy: Set while something is in flight.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Replica:
         self.is_repairing = False
         self.is_gone = False
         self.shaken = asyncio.Event()
+        self.busy = asyncio.Event()
         self.connection = connection
         self._contract = contract
         self._memory = memory
@@ -110,6 +114,11 @@ class Replica:
         return self.in_flight > 0 and self.health.silent_s > _SUSPICIOUS_S
 
     @property
+    def is_silent(self) -> bool:
+        """Whether it may hang: requests wait there, and none was answered for a while."""
+        return self.is_usable and self.in_flight > 0 and self.health.silent_s >= _SILENT_S
+
+    @property
     def load(self) -> float:
         """Rows in flight as a share of what is sent at most."""
         return self._rows / self._most_rows
@@ -134,6 +143,7 @@ class Replica:
         self._rows += rows
         self.in_flight += 1
         self._idle.clear()
+        self.busy.set()
 
     def release(self, rows: int) -> None:
         """Give back the room of a request that was answered, or never sent."""
@@ -141,6 +151,7 @@ class Replica:
         self.in_flight -= 1
         if not self.in_flight:
             self._idle.set()
+            self.busy.clear()
 
     async def settled(self, seconds: float) -> None:
         """Wait until nothing is in flight, at most that long."""
@@ -206,9 +217,20 @@ class Replica:
                 self._contract.name, client_timeout=self._settings.probe_timeout_s
             )
         except InferenceServerException as error:
-            is_late = "DEADLINE_EXCEEDED" in (error.status() or "")
-            return Verdict.SILENT if is_late else Verdict.DOWN
+            return Verdict.SILENT if _is_late(error) else Verdict.DOWN
         return Verdict.READY if is_ready else Verdict.NOT_READY
+
+    async def lives(self, timeout_s: float) -> bool:
+        """Ask the server whether it lives; any word will do, also that it is about to end.
+
+        It answers however busy its models are. Whether a model is ready it may have to ask the
+        model's process for (Triton from 2026 on), which is no sign of life of its own.
+        """
+        try:
+            await self.connection.client.is_server_live(client_timeout=timeout_s)
+        except InferenceServerException as error:
+            return not _is_late(error)
+        return True
 
     def come_back(self, model: LiveModel) -> None:
         """Put it in use."""
@@ -320,3 +342,7 @@ class Replica:
             repairs = self._settings.repair_attempts > 0
             self.eject("stub_died", detail, drops_calls=True, is_hopeless=not repairs)
             self.is_repairing = repairs
+
+
+def _is_late(error: InferenceServerException) -> bool:
+    return "DEADLINE_EXCEEDED" in (error.status() or "")

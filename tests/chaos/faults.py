@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.local.tritonserver import TritonServer
@@ -30,7 +31,11 @@ def send(pid: int, number: signal.Signals) -> None:
 
 async def hang(server: TritonServer, seconds: float) -> None:
     """Stop a server with its models for a while: its connections stay open, nothing answers."""
-    pids = [server.pid, *(stub_pid(server, model) for model in server.models)]
+    await stop([server.pid, *(stub_pid(server, model) for model in server.models)], seconds)
+
+
+async def stop(pids: Sequence[int], seconds: float) -> None:
+    """Stop processes for a while."""
     for pid in pids:
         send(pid, signal.SIGSTOP)
     try:
@@ -48,6 +53,18 @@ async def restart(server: TritonServer) -> None:
 
 def live_sequences(server: TritonServer) -> float:
     """Return how many streams live in a tracker's server."""
-    with urllib.request.urlopen(f"http://{server.metrics_endpoint}/metrics", timeout=5) as page:
+    return _total(f"http://{server.metrics_endpoint}/metrics", "sam2_active_sequences")
+
+
+def counted(orchestrator_log: str, name: str) -> float:
+    """Return the sum of an orchestrator's metric over its labels; its log names the port."""
+    page = re.search(r"metrics at (http://\S+)", orchestrator_log)
+    if page is None:
+        raise LookupError("expected the orchestrator's log to say where its metrics are")
+    return _total(page[1], name)
+
+
+def _total(url: str, name: str) -> float:
+    with urllib.request.urlopen(url, timeout=5) as page:
         text = page.read().decode()
-    return sum(float(n) for n in re.findall(r"^sam2_active_sequences\{.*\} (\S+)$", text, re.M))
+    return sum(float(n) for n in re.findall(rf"^{name}\{{.*\}} (\S+)$", text, re.M))

@@ -1,14 +1,21 @@
 """The scenarios: what goes wrong on a match night, one thing at a time."""
 
 import asyncio
+import json
+import math
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from deploy.local.orchestrator import OrchestratorProcess
-from tests.chaos.faults import hang, restart, stub_pid
-from tests.chaos.stage import TRACKER, Fault, Stage
+from tests.chaos.clients import kill_client, lose_client, read_nothing, silence_client
+from tests.chaos.faults import hang, restart, stop, stub_pid
+from tests.chaos.stage import BUDGET_S, FRAME_RATE, TRACKER, Fault, Measures, Stage
+from tests.load.broadcaster import Broadcaster, live_config
+from tests.load.pictures import MatchPictures
 
 DETECTOR = "rfdetr_detector"
 _PAIRS = {DETECTOR: 2, TRACKER: 2}
@@ -27,6 +34,8 @@ class Scenario:
         most_gap_s: Longest time between recognitions that a stream may see.
         least_kept: Least share of track ids that must be kept.
         most_recovery_s: Longest time until nothing is lost or missing any more.
+        sets_clock: Whether the orchestrator's wall clock can be set, which takes libfaketime.
+        measured: Least and most of what the fault measures.
     """
 
     name: str
@@ -37,6 +46,8 @@ class Scenario:
     most_gap_s: float = 1.0
     least_kept: float = 0.95
     most_recovery_s: float = 5.0
+    sets_clock: bool = False
+    measured: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 async def nothing(stage: Stage) -> None:
@@ -74,6 +85,23 @@ async def hang_detector(stage: Stage) -> None:
 async def hang_tracker(stage: Stage) -> None:
     """Let the tracker's server that holds the streams hang for four seconds."""
     await hang(await stage.busiest_tracker(), 4)
+
+
+async def pause_tracker(stage: Stage) -> Measures:
+    """Let the tracker take long over a batch: its process stands still, its server does not."""
+    await stop([stub_pid(await stage.busiest_tracker(), TRACKER)], 0.8)
+    return {"ejections": await stage.ejections()}
+
+
+async def keep_machine_busy(stage: Stage) -> Measures:
+    """Let other work have most of the machine's cores for five seconds."""
+    burning = "import time; end = time.monotonic() + 5\nwhile time.monotonic() < end: pass"
+    crowd = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", burning)
+        for _ in range(2 * (os.cpu_count() or 1))
+    ]
+    await asyncio.gather(*(process.wait() for process in crowd))
+    return {"ejections": await stage.ejections()}
 
 
 async def restart_all(stage: Stage) -> None:
@@ -122,6 +150,38 @@ async def kill_orchestrator(stage: Stage) -> None:
         relay.target = successor.target
 
 
+async def jump_clock(stage: Stage) -> Measures:
+    """Set the orchestrator's clock an hour ahead while clients reconnect, and behind later."""
+    assert stage.clock is not None
+    await cut_connections(stage)
+    await stage.clock.jump(3600)
+    ahead_s = await _told_ahead_s(stage, "an hour ahead")
+    await stage.clock.jump(-3600)
+    return {"clock_ahead_s": ahead_s, "clock_behind_s": -await _told_ahead_s(stage, "behind")}
+
+
+async def _told_ahead_s(stage: Stage, name: str) -> float:
+    """Let a short stream run, or be refused; return how far ahead of us its audit event is."""
+    config = live_config(name, FRAME_RATE, BUDGET_S)
+    tally = await Broadcaster(stage.orchestrator.target, config, MatchPictures(), seconds=1).play()
+    if not tally.is_accounted:
+        raise LookupError(f"expected one answer to each frame, got {tally.counts}")
+    lines = stage.orchestrator.log_text().splitlines()
+    told = [json.loads(line)["time"] for line in lines if line.startswith("{")][-1]
+    return round((datetime.fromisoformat(told) - datetime.now(UTC)).total_seconds())
+
+
+_NO_EJECTION = {"ejections": (0, 0)}
+_SLOT_FREE = {"slot_free_s": (0, 1.0)}
+_NO_KEEPALIVE = {"slot_free_s": (0, 20.0)}
+"""A quiet connection is probed every 10 s, and given half as long to answer."""
+_BOUNDED = {
+    "greedy_declared_lost": (1, math.inf),
+    "greedy_unaccounted": (0, 0),
+    "orchestrator_growth_mb": (-math.inf, 96),  # eight frames under way, decoded, are 50
+}
+_HOUR = {"clock_ahead_s": (3500, 3610), "clock_behind_s": (3590, 3700)}
+
 SCENARIOS = (
     Scenario("nothing happens", nothing),
     Scenario("kill -9 of a detector's stub", kill_detector_stub),
@@ -129,7 +189,9 @@ SCENARIOS = (
     Scenario("kill -9 of a detector's server", kill_detector_server),
     Scenario("kill -9 of the tracker's server", lose_tracker_server),
     Scenario("a detector hangs for 4 s", hang_detector, after_s=10),
-    Scenario("the tracker hangs for 4 s", hang_tracker, after_s=10, most_gap_s=2.0),
+    Scenario("the tracker hangs for 4 s", hang_tracker, after_s=10),
+    Scenario("the tracker stands still for 0.8 s", pause_tracker, measured=_NO_EJECTION),
+    Scenario("a busy machine for 5 s", keep_machine_busy, most_gap_s=3.0, measured=_NO_EJECTION),
     Scenario("rolling restart", restart_all, after_s=24),
     Scenario(
         "all detectors gone for 2 s",
@@ -142,6 +204,19 @@ SCENARIOS = (
     Scenario("connections reset", cut_connections, most_gap_s=3.0),
     Scenario("two of three clients vanish", vanish, streams=3),
     Scenario("a client stands still for 3 s", slow_down, most_gap_s=5.0),
+    Scenario("kill -9 of a client", kill_client, measured=_SLOT_FREE),
+    Scenario("a client's connection breaks for good", lose_client, measured=_SLOT_FREE),
+    Scenario("a client goes silent", silence_client, after_s=20, measured=_NO_KEEPALIVE),
+    Scenario("a client sends and does not read", read_nothing, after_s=12, measured=_BOUNDED),
+    Scenario(
+        "the wall clock jumps by hours",
+        jump_clock,
+        after_s=11,
+        most_gap_s=3.0,
+        most_recovery_s=math.inf,  # libfaketime doubles the orchestrator's CPU: overload, declared
+        sets_clock=True,
+        measured=_HOUR,
+    ),
     Scenario(
         "orchestrator killed",
         kill_orchestrator,

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from deploy.local.cluster import LocalCluster
 from deploy.local.orchestrator import OrchestratorProcess
 from deploy.local.tritonserver import TritonServer
-from tests.chaos.faults import live_sequences
+from tests.chaos.clock import WallClock
+from tests.chaos.faults import counted, live_sequences
 from tests.chaos.journal import Journal
 from tests.load.broadcaster import Broadcaster, first_frame, live_config
 from tests.load.network import Relay
@@ -20,7 +21,11 @@ BUDGET_S = 1.0
 BEFORE_S = 4.0
 """Streams run for so long before a fault; a recognised person needs some of it."""
 TRACKER = "sam2_tracker"
-_SETTINGS = {"TOUCHLINE_TRITON__PROBE_INTERVAL_S": "0.5"}
+_SETTINGS = {"TOUCHLINE_TRITON__PROBE_INTERVAL_S": "0.5", "TOUCHLINE_METRICS__PORT": "0"}
+_FOLLOWED_WITHIN_S = 60.0
+
+Measures = Mapping[str, float]
+"""What a fault finds out itself, by names with units."""
 
 
 @dataclass
@@ -30,6 +35,7 @@ class Stage:
     Attributes:
         cluster: The models.
         orchestrator: In front of them.
+        clock: The orchestrator's wall clock, where the scenario may set it.
         relays: The connection of each stream.
         playing: The streams themselves.
         stack: Ends with the stage; for what a scenario starts.
@@ -38,6 +44,7 @@ class Stage:
     cluster: LocalCluster
     orchestrator: OrchestratorProcess
     stack: contextlib.AsyncExitStack
+    clock: WallClock | None = None
     relays: list[Relay] = field(default_factory=list)
     playing: list[asyncio.Task[object]] = field(default_factory=list)
 
@@ -52,12 +59,28 @@ class Stage:
 
     async def busiest_tracker(self) -> TritonServer:
         """Return the tracker's replica that holds most streams."""
+        counts = await self._followed()
+        return self.servers(TRACKER)[counts.index(max(counts))]
+
+    async def until_followed(self, streams: int) -> None:
+        """Wait until the trackers follow exactly so many streams."""
+        async with asyncio.timeout(_FOLLOWED_WITHIN_S):
+            while sum(await self._followed()) != streams:  # noqa: ASYNC110  only polling tells
+                await asyncio.sleep(0.02)
+
+    async def ejections(self) -> float:
+        """Return how often the orchestrator took a replica of any model out of use."""
+        return await asyncio.to_thread(
+            counted, self.orchestrator.log_text(), "touchline_model_ejections_total"
+        )
+
+    async def _followed(self) -> list[float]:
+        """Return how many streams live in each of the tracker's replicas."""
         servers = self.servers(TRACKER)
-        counts = await asyncio.gather(*(asyncio.to_thread(live_sequences, s) for s in servers))
-        return servers[counts.index(max(counts))]
+        return await asyncio.gather(*(asyncio.to_thread(live_sequences, s) for s in servers))
 
 
-Fault = Callable[[Stage], Awaitable[None]]
+Fault = Callable[[Stage], Awaitable[Measures | None]]
 
 
 @dataclass(frozen=True)
@@ -75,6 +98,7 @@ class Outcome:
         recovery_s: From the fault to the last lost or incomplete frame.
         resumed: Connections that went on where another broke off.
         refusals: How streams ended that did not end well.
+        measured: What the fault found out itself.
     """
 
     scenario: str
@@ -87,17 +111,21 @@ class Outcome:
     recovery_s: float
     resumed: int
     refusals: tuple[str, ...]
+    measured: Measures
 
 
 @contextlib.asynccontextmanager
-async def stage(replicas: Mapping[str, int]) -> AsyncIterator[Stage]:
-    """Start a cluster with some models replicated, and an orchestrator."""
+async def stage(replicas: Mapping[str, int], *, sets_clock: bool = False) -> AsyncIterator[Stage]:
+    """Start a cluster with some models replicated, and an orchestrator, with a clock to be set."""
     async with (
         LocalCluster("sim", replicas=replicas) as cluster,
-        OrchestratorProcess(cluster.replica_endpoints, settings=dict(_SETTINGS)) as orchestrator,
         contextlib.AsyncExitStack() as stack,
     ):
-        yield Stage(cluster, orchestrator, stack)
+        clock = stack.enter_context(WallClock()) if sets_clock else None
+        settings = _SETTINGS | (clock.environment if clock else {})
+        orchestrator = OrchestratorProcess(cluster.replica_endpoints, settings=settings)
+        await stack.enter_async_context(orchestrator)
+        yield Stage(cluster, orchestrator, stack, clock)
 
 
 async def play_through(
@@ -133,16 +161,21 @@ async def play_through(
             scene.playing = [group.create_task(one.play()) for one in broadcasters]
             await asyncio.sleep(BEFORE_S)
             begun = time.monotonic()
-            await fault(scene)
+            measured = await fault(scene) or {}
     survivors = [
         (broadcaster, journal)
         for broadcaster, journal, task in zip(broadcasters, journals, scene.playing, strict=True)
         if not task.cancelled()
     ]
-    return _outcome(scenario, survivors, begun)
+    return _outcome(scenario, survivors, begun, measured)
 
 
-def _outcome(scenario: str, survivors: list[tuple[Broadcaster, Journal]], begun: float) -> Outcome:
+def _outcome(
+    scenario: str,
+    survivors: list[tuple[Broadcaster, Journal]],
+    begun: float,
+    measured: Measures,
+) -> Outcome:
     kept = [journal.ids_kept(begun) for _, journal in survivors]
     tallies = [broadcaster.tally for broadcaster, _ in survivors]
     journals = [journal for _, journal in survivors]
@@ -157,4 +190,5 @@ def _outcome(scenario: str, survivors: list[tuple[Broadcaster, Journal]], begun:
         recovery_s=round(max(journal.recovered_at(begun) - begun for journal in journals), 2),
         resumed=sum(tally.counts["resumed"] for tally in tallies),
         refusals=tuple(tally.refusal for tally in tallies if tally.refusal),
+        measured=measured,
     )

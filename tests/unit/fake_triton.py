@@ -28,6 +28,7 @@ GOING = (grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'echo' has no av
 BROKEN = (grpc.StatusCode.INTERNAL, "CUDA error: an illegal memory access was encountered")
 BAD_INPUT = (grpc.StatusCode.INVALID_ARGUMENT, "x: expected a finite number")
 FULL = (grpc.StatusCode.UNAVAILABLE, "all 2 sequence slots are in use")
+ENDING = (grpc.StatusCode.UNAVAILABLE, "Server exiting")
 UNKNOWN = (grpc.StatusCode.UNAVAILABLE, "sequence 7 is not known; send START")
 
 
@@ -38,14 +39,17 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     Attributes:
         fault: Status and text that every inference ends with; None answers.
         hangs: Whether nothing is answered at all, probes included.
+        is_ending: Whether it was told to end, and finishes what it has.
         gate: Inferences wait until it is set.
         slots: Sequences it holds; a further START is refused.
         width: The model's live width; the contract says 1.
+        questions: How often it was asked whether it lives.
     """
 
     fault: tuple[grpc.StatusCode, str] | None = None
     hangs: bool = False
     is_ready: bool = True
+    is_ending: bool = False
     slots: int = 2
     max_batch_size: int = 4
     width: int = 1
@@ -56,6 +60,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     rows: int = 0
     most_rows: int = 0
     reloads: list[str] = field(default_factory=list)
+    questions: int = 0
     address: str = ""
 
     def __post_init__(self):
@@ -64,6 +69,13 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     async def _pause(self):
         while self.hangs:
             await asyncio.sleep(0.01)
+
+    async def ServerLive(self, request, context):
+        self.questions += 1
+        await self._pause()
+        if self.is_ending:
+            await context.abort(*ENDING)
+        return service_pb2.ServerLiveResponse(live=True)
 
     async def ModelReady(self, request, context):
         await self._pause()

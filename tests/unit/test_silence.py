@@ -1,0 +1,70 @@
+"""A replica that hangs is left soon, and one that is merely slow is not, whatever makes it slow."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from orchestrator.errors import SequenceLostError
+from tests.unit.fake_triton import fake_tritons, until
+from tests.unit.test_pool import READY, states
+from tests.unit.test_sequences import all_ready, client, home_of, step
+
+UNPROBED = {"probe_interval_s": 600, "infer_timeout_s": 60, "probe_timeout_s": 0.4}
+"""So that nothing but the silence itself tells that a replica hangs."""
+
+
+@contextlib.asynccontextmanager
+async def two_homes():
+    """Two replicas, the first of which holds sequence 1."""
+    async with fake_tritons(2) as fakes, client(fakes, **UNPROBED) as triton:
+        await all_ready(triton, 2)
+        await step(triton, 1, True)
+        home = home_of(fakes, 1)
+        (other,) = (fake for fake in fakes if fake is not home)
+        yield triton, home, other
+
+
+async def test_a_request_at_a_hung_replica_is_told_and_its_stream_lives_on_elsewhere_only():
+    async with two_homes() as (triton, home, other):
+        home.hangs = True
+        with pytest.raises(SequenceLostError, match="answers neither probes nor requests"):
+            await step(triton, 1)
+        assert await step(triton, 2, True) == 2
+        home.hangs = False
+        await until(lambda: not home.sequences)
+        await all_ready(triton, 2)
+        assert await step(triton, 2) == 2
+        assert (home.sequences, other.sequences) == (set(), {2})
+
+
+@pytest.mark.parametrize("is_ending", [False, True])
+async def test_a_model_that_takes_long_keeps_its_sequences(is_ending):
+    async with two_homes() as (triton, home, _):
+        home.is_ending = is_ending
+        home.gate.clear()
+        stepping = asyncio.create_task(step(triton, 1))
+        await until(lambda: home.questions >= 4)
+        home.gate.set()
+        assert await stepping == 1
+        assert states(triton) == {READY: 2}
+
+
+async def test_silence_of_all_replicas_is_laid_to_the_machine_or_to_ourselves():
+    async with two_homes() as (triton, home, other):
+        home.hangs = other.hangs = True
+        stepping = asyncio.create_task(step(triton, 1))
+        await until(lambda: min(home.questions, other.questions) >= 3)
+        home.hangs = other.hangs = False
+        assert await stepping == 1
+        assert states(triton) == {READY: 2}
+
+
+async def test_a_replica_without_another_is_not_given_up_for_being_silent():
+    async with fake_tritons(1) as (only,), client([only], **UNPROBED) as triton:
+        await step(triton, 1, True)
+        only.hangs = True
+        stepping = asyncio.create_task(step(triton, 1))
+        await asyncio.sleep(1.5)  # far beyond what a hung one of several would be given
+        only.hangs = False
+        assert await stepping == 1
