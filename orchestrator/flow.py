@@ -81,7 +81,7 @@ class Flow:
         decoder: Turns encoded frames into pictures; blocking, called from a thread.
         detect: Finds people and ball; called for several frames at once.
         process: Does all the rest; called in order, for a few frames at once. It is never cancelled
-            halfway.
+            halfway. `ModelOverloadedError` from it means that it gave the frame up untouched.
     """
 
     def __init__(
@@ -265,10 +265,9 @@ class Flow:
             try:
                 if isinstance(found, LostFrame):
                     return found, []
-                detail = self._load.hopeless(work.frame.deadline, "track", 0)
-                if detail:
-                    return LostFrame(header, GapReason.OVERLOADED, detail), []
                 return await self._process_whole(work, found)
+            except ModelOverloadedError as error:
+                return LostFrame(header, GapReason.OVERLOADED, str(error)), []
             except Exception:  # one frame's bug must not end a match
                 log.exception("stream %r failed on a frame", self._config.stream_name)
                 detail = "the server failed on this frame"

@@ -8,9 +8,11 @@ from typing import Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.contracts import SAM2_TRACKER
 from orchestrator.decoding import open_decoder
-from orchestrator.errors import ModelError
+from orchestrator.errors import DeadlinePassedError, ModelError
 from orchestrator.flow import Emit, Flow, timed
+from orchestrator.overload.admission import credit
 from orchestrator.overload.control import LoadControl, StreamLoad
 from orchestrator.overload.ladder import FULL_EFFORT, Effort
 from orchestrator.settings import Settings
@@ -91,20 +93,12 @@ class StreamSession:
         self, config: StreamConfig, state: StreamState, settings: Settings, control: LoadControl
     ) -> None:
         self.state = state
+        self._config, self._settings = config, settings
         self._decoder = open_decoder(
             config, max_pixels=settings.server.max_frame_pixels, settings=settings.decode
         )
         self._load = StreamLoad(config, control, settings)
         self._tracking, self._looking = asyncio.Lock(), asyncio.Lock()
-        self._flow = Flow(
-            config,
-            settings,
-            self._load,
-            state.stats,
-            decoder=self._decoder,
-            detect=state.detector.detect,
-            process=self.process_frame,
-        )
 
     @classmethod
     async def open(
@@ -150,11 +144,15 @@ class StreamSession:
 
         Returns:
             The recognition, and the revisions of earlier ones that it brought.
+
+        Raises:
+            DeadlinePassedError: When its turn came, there was no time left to track it.
         """
         state, seconds = self.state, dict[str, float]()
         hints, people = found.labelled(BALL), found.unlabelled(BALL)
         # Locks are fair: frames come out of each in the order in which they went in.
         async with self._tracking:
+            self._require_time_to_track(frame)
             with timed(seconds, "track"):
                 hurried = self._load.hurried(frame, "track")
                 tracks, ball = await asyncio.gather(
@@ -187,7 +185,16 @@ class StreamSession:
 
     async def run(self, frames: AsyncIterator[EncodedFrame | LostFrame], emit: Emit) -> None:
         """Recognise a whole stream; see `Flow.run`."""
-        await self._flow.run(frames, emit)
+        flow = Flow(  # not kept: it refers to this session, which would then outlive its stream
+            self._config,
+            self._settings,
+            self._load,
+            self.state.stats,
+            decoder=self._decoder,
+            detect=self.state.detector.detect,
+            process=self.process_frame,
+        )
+        await flow.run(frames, emit)
 
     async def close(self) -> None:
         """Let frames that were begun end, and free what is held here and in the cluster."""
@@ -198,7 +205,7 @@ class StreamSession:
     @property
     def credit(self) -> int:
         """Frames that the client may have under way."""
-        return self._flow.credit
+        return credit(self._config, self._settings)
 
     @property
     def stats(self) -> StreamStats:
@@ -209,6 +216,11 @@ class StreamSession:
     def people(self) -> tuple[Person, ...]:
         """Everybody recognised so far, by ascending track id."""
         return self.state.ledger.people
+
+    def _require_time_to_track(self, frame: Frame) -> None:
+        detail = self._load.hopeless(frame.deadline, "track", 0)
+        if detail:
+            raise DeadlinePassedError(SAM2_TRACKER.name, detail)
 
 
 async def _optional(

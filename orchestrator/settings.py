@@ -208,7 +208,7 @@ class OverloadSettings(_Group):
     profile_window_s: float = Field(default=2.0, gt=0)
     """How long a measured stage time counts, in seconds."""
     probe_interval_s: float = Field(default=0.4, gt=0)
-    """Time after which a stream tries a frame that is not expected to be in time, in seconds."""
+    """Time after which some stream tries a frame that is not expected to be in time, in seconds."""
     high_mark: float = Field(default=1.0, gt=0)
     """Strain of live frames above which less is done for each; 1 is what their streams can bear."""
     low_mark: float = Field(default=0.6, gt=0)
@@ -216,8 +216,8 @@ class OverloadSettings(_Group):
     ladder_window_s: float = Field(default=0.5, gt=0)
     """How long the strain of a frame counts, in seconds."""
     raise_after_s: float = Field(default=1.0, ge=0)
-    """How long strain must be high for a step up, in seconds; divided by the strain for each further
-    step of one climb. A burst echoes for `ladder_window_s`."""
+    """How long strain must be high for a step up, in seconds; divided by the strain for further
+    steps of one climb. A burst echoes for `ladder_window_s`."""
     lower_after_s: float = Field(default=5.0, gt=0)
     """How long strain must be low for a step down, in seconds; up to 16 times that where earlier
     steps down had to be taken back."""

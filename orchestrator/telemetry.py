@@ -14,20 +14,24 @@ STAGES = ("queue", "decode", "detect", "track", "identify", "number", "total")
 """Stage names, in the order of the walk."""
 
 _SHORTEST_S = 1e-5
-_PER_DECADE = 60
-_BUCKETS = 7 * _PER_DECADE
+_DECADES = 7
 
 
 class LatencyHistogram:
-    """Durations in fixed logarithmic buckets from 10 µs to 100 s, about 4 % wide."""
+    """Durations in fixed logarithmic buckets from 10 µs to 100 s.
 
-    def __init__(self) -> None:
-        self._counts = np.zeros(_BUCKETS, np.int64)
+    Args:
+        per_decade: Buckets from a duration to ten times that; 60 are about 4 % wide.
+    """
+
+    def __init__(self, per_decade: int = 60) -> None:
+        self._per_decade = per_decade
+        self._counts = np.zeros(_DECADES * per_decade, np.int64)
 
     def add(self, seconds: float) -> None:
         """Count one duration; what lies beyond the range counts in the outermost bucket."""
-        place = math.log10(max(seconds, _SHORTEST_S) / _SHORTEST_S) * _PER_DECADE
-        self._counts[min(int(place), _BUCKETS - 1)] += 1
+        place = math.log10(max(seconds, _SHORTEST_S) / _SHORTEST_S) * self._per_decade
+        self._counts[min(int(place), len(self._counts) - 1)] += 1
 
     def quantile(self, share: float) -> float:
         """Return the duration in seconds that `share` of all stay below; 0 if there are none."""
@@ -36,7 +40,7 @@ class LatencyHistogram:
             return 0.0
         rank = max(1, math.ceil(share * total))
         bucket = int(np.searchsorted(np.cumsum(self._counts), rank))
-        return float(_SHORTEST_S * 10 ** ((bucket + 0.5) / _PER_DECADE))
+        return float(_SHORTEST_S * 10 ** ((bucket + 0.5) / self._per_decade))
 
 
 _STAGE_SECONDS = {stage: metrics.STAGE_SECONDS.labels(stage) for stage in STAGES}

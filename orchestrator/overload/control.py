@@ -26,7 +26,10 @@ class LoadControl:
 
     def __init__(self, settings: Settings) -> None:
         self.profile = Profile(settings.overload.profile_window_s)
-        self.ladder = Ladder(settings.overload, time.monotonic)
+        # Times measured on one step tell nothing of another.
+        self.ladder = Ladder(settings.overload, time.monotonic, on_change=self.profile.clear)
+        self._probe_interval_s = settings.overload.probe_interval_s
+        self._probed_at = -math.inf
         self._answered = MovingWindow(_RATE_WINDOW_S, most=4096)
         self._single = asyncio.Lock()
 
@@ -35,10 +38,27 @@ class LoadControl:
         """Frames recognised per second, over the last ten seconds, in all streams."""
         return self._answered.count(time.monotonic()) / _RATE_WINDOW_S
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was left out of the frames of the last ten seconds."""
+        return self.ladder.normal_s >= _RATE_WINDOW_S
+
     def observe(self, stage_seconds: dict[str, float]) -> None:
         """Take note of a recognised frame and its stage times, in seconds."""
         self.profile.observe(stage_seconds)
         self._answered.add(1.0, time.monotonic())
+
+    def may_probe(self) -> bool:
+        """Say whether one frame may try in spite of its expectation; the next one must wait.
+
+        All streams together get one each interval: many streams' tries would fill the models with
+        frames that come too late.
+        """
+        now = time.monotonic()
+        if now - self._probed_at < self._probe_interval_s:
+            return False
+        self._probed_at = now
+        return True
 
     @asynccontextmanager
     async def lossless_turn(self) -> AsyncIterator[None]:
@@ -66,8 +86,7 @@ class StreamLoad:
         self._frame_rate = config.frame_rate
         self._budget_s = config.latency_budget_s if config.is_live else None
         self._detect_ahead = settings.stream.detect_ahead
-        self._probe_interval_s = settings.overload.probe_interval_s
-        self._probed_at = self._probe_deadline = -math.inf
+        self._probe_deadline = -math.inf
         self._thinned = 0
         self._pace = 0.0
 
@@ -124,9 +143,10 @@ class StreamLoad:
             return f"not recognised within {self._budget_s:g} s"
         profile = self._control.profile
         needed = profile.remaining(stage) + ahead * profile.seconds("track")
-        if now + needed <= deadline or self._is_probe(now, deadline):
+        if now + needed <= deadline or self._is_probe(deadline):
             return None
         DEADLINE_MISSES.inc()
+        self._observe_given_up()
         return (
             f"overload: given up before {stage}, needs {needed:.2f} s more, of "
             f"{self._budget_s:g} s {deadline - now:.2f} s are left"
@@ -146,13 +166,19 @@ class StreamLoad:
         self._control.profile.observe(stage_seconds)
         self._control.ladder.observe(self._control.ladder.level, _MISS)
 
-    def _is_probe(self, now: float, deadline: float) -> bool:
-        if deadline == self._probe_deadline:  # chosen before an earlier stage
+    def _is_probe(self, deadline: float) -> bool:
+        is_chosen = deadline == self._probe_deadline  # before an earlier stage
+        if not is_chosen and self._control.may_probe():
+            self._probe_deadline = deadline
             return True
-        if now - self._probed_at < self._probe_interval_s:
-            return False
-        self._probed_at, self._probe_deadline = now, deadline
-        return True
+        return is_chosen
+
+    def _observe_given_up(self) -> None:
+        """Take note of a frame given up that would have been late even without a wait."""
+        assert self._budget_s is not None
+        lateness = self._control.profile.remaining("decode") / self._budget_s
+        if lateness > 1:
+            self._control.ladder.observe(self._control.ladder.level, lateness)
 
     def _strain(self, stage_seconds: dict[str, float]) -> float:
         """How near a frame came to what its stream can bear.

@@ -75,19 +75,27 @@ class Ladder:
     Args:
         settings: Marks and times.
         clock: Seconds that never fall.
+        on_change: Called after every step.
     """
 
     def __init__(
-        self, settings: OverloadSettings, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: OverloadSettings,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._clock = clock
+        self._on_change = on_change
         self._level = Level.NORMAL
         self._strain = MovingWindow(settings.ladder_window_s)
         self._patience_s = settings.lower_after_s
         self._high_since: float | None = None
         self._calm_since: float | None = clock()
         self._lowered_at = float("-inf")
+        self._entered_at = float("-inf")
+        self._is_climbing = False
         DEGRADATION_LEVEL.set_function(lambda: float(self.level))
 
     @property
@@ -109,6 +117,11 @@ class Ladder:
             settings.stretch if level >= Level.NUMBER_LESS else 1,
             observed,
         )
+
+    @property
+    def normal_s(self) -> float:
+        """How long nothing has been left out, in seconds; infinite if nothing ever was."""
+        return 0.0 if self.level > Level.NORMAL else self._clock() - self._entered_at
 
     @property
     def is_thinning(self) -> bool:
@@ -143,6 +156,7 @@ class Ladder:
         """Go back to normal: nobody is left who could be overloaded."""
         self._strain.clear()
         self._high_since, self._patience_s = None, self._settings.lower_after_s
+        self._is_climbing = False
         if self._level > Level.NORMAL:
             self._enter(Level.NORMAL)
 
@@ -155,10 +169,12 @@ class Ladder:
         if pressure > self._settings.high_mark:
             self._calm_since = None
             self._high_since = now if self._high_since is None else self._high_since
-            if now - self._high_since >= self._settings.raise_after_s:
+            if now - self._high_since >= self._raise_after_s(pressure):
                 self._raise(now)
             return
         self._high_since = None
+        if pressure:  # not merely no news of this step so far
+            self._is_climbing = False
         if pressure >= self._settings.low_mark:
             self._calm_since = None
             return
@@ -166,8 +182,13 @@ class Ladder:
         while self._level > Level.NORMAL and now - self._calm_since >= self._patience_s:
             self._lower(self._calm_since + self._patience_s)
 
+    def _raise_after_s(self, pressure: float) -> float:
+        """How long strain must be high: if it has outlasted a step, it is no burst any more."""
+        excess = pressure / self._settings.high_mark if self._is_climbing else 1.0
+        return self._settings.raise_after_s / excess
+
     def _raise(self, now: float) -> None:
-        self._high_since = None
+        self._high_since, self._is_climbing = None, True
         self._strain.clear()
         if self._level == Level.THIN_FRAMES:
             return
@@ -180,9 +201,11 @@ class Ladder:
 
     def _lower(self, now: float) -> None:
         self._lowered_at = self._calm_since = now
+        self._is_climbing = False
         self._strain.clear()
         self._enter(Level(self._level - 1))
 
     def _enter(self, level: Level) -> None:
         log.warning("degradation level %s after %s", level.name, self._level.name)
-        self._level = level
+        self._level, self._entered_at = level, self._clock()
+        self._on_change()

@@ -41,6 +41,11 @@ class Profile:
             if stage in stage_seconds:
                 window.add(stage_seconds[stage], now)
 
+    def clear(self) -> None:
+        """Forget all measurements."""
+        for window in self._stages.values():
+            window.clear()
+
     def seconds(self, stage: str) -> float:
         """Return the time in which a stage mostly ends, in seconds; 0 while unknown."""
         return self._stages[stage].quantile(_MOSTLY, time.monotonic()) or 0.0

@@ -88,7 +88,7 @@ class Broadcaster:
     async def play(self) -> Tally:
         """Send the whole stream and wait for the last answer; a refusal is counted, too."""
         is_live = self._config.delivery_mode == pb.DELIVERY_MODE_LIVE
-        frames = self._live_frames() if is_live else self._stored_frames()
+        frames = self._live_frames(time.monotonic()) if is_live else self._stored_frames()
         async with RecognitionClient(self._target) as client:
             try:
                 async for response in client.recognize_stream(self._config, frames):
@@ -99,9 +99,11 @@ class Broadcaster:
                 self.tally.note_refusal(f"{error.code().name}: {error.details()}")
         return self.tally
 
-    async def _live_frames(self) -> AsyncIterator[pb.Frame]:
-        """Yield each frame when it arrives; what waits too long for credit the camera drops."""
-        began = time.monotonic()
+    async def _live_frames(self, began: float) -> AsyncIterator[pb.Frame]:
+        """Yield each frame when it arrives; what waits too long for credit the camera drops.
+
+        The camera does not wait for the server: it begins with the call.
+        """
         for index, after in enumerate(self._uplink.arrivals(self._config.frame_rate, self._rng)):
             if after > self._seconds:
                 return

@@ -11,7 +11,7 @@ from orchestrator.telemetry import LatencyHistogram
 from tests.load.broadcaster import Broadcaster, live_config, stored_config
 from tests.load.network import Relay
 from tests.load.pictures import MatchPictures
-from tests.load.tally import jain_index
+from tests.load.tally import fine_histogram, jain_index
 
 _RECONNECTING = 4
 
@@ -80,9 +80,18 @@ class Conditions:
         """Length of a stream in seconds."""
         return self.warm_up_s + self.seconds
 
+    def pause_s(self, streams: int) -> float:
+        """Return the time from the beginning of one of so many streams to that of the next."""
+        return self.warm_up_s / 2 / streams
+
 
 async def live_point(
-    conditions: Conditions, streams: int, frame_rate: float, *, reconnecting: bool = True
+    conditions: Conditions,
+    streams: int,
+    frame_rate: float,
+    *,
+    first_seed: int = 0,
+    reconnecting: bool = True,
 ) -> Point:
     """Play live streams side by side; every fourth may lose its connection halfway."""
     async with contextlib.AsyncExitStack() as stack:
@@ -100,7 +109,7 @@ async def live_point(
                     live_config(f"live {k}", frame_rate, conditions.budget_s),
                     conditions.pictures,
                     seconds=conditions.stream_s,
-                    seed=k,
+                    seed=first_seed + k,
                 )
             )
         changes, latencies = await _play(broadcasters, conditions)
@@ -133,11 +142,11 @@ async def _play(
 
     The streams come one after the other, within the first half of the warm-up.
     """
-    end_of_warm_up, latencies = time.monotonic() + conditions.warm_up_s, LatencyHistogram()
+    end_of_warm_up, latencies = time.monotonic() + conditions.warm_up_s, fine_histogram()
     async with asyncio.TaskGroup() as group:
         for broadcaster in broadcasters:
             group.create_task(broadcaster.play())
-            await asyncio.sleep(conditions.warm_up_s / 2 / len(broadcasters))
+            await asyncio.sleep(conditions.pause_s(len(broadcasters)))
         await asyncio.sleep(end_of_warm_up - time.monotonic())
         before = [Counter(broadcaster.tally.counts) for broadcaster in broadcasters]
         for broadcaster in broadcasters:

@@ -24,12 +24,15 @@ class Uplink:
     stall_s: float = 0.12
 
     def arrivals(self, frame_rate: float, rng: np.random.Generator) -> Iterator[float]:
-        """Yield for frame after frame, in order, the seconds after which it arrives; for ever."""
-        phase = rng.uniform(0, self.stall_every_s)
+        """Yield for frame after frame, in order, the seconds after which it arrives; for ever.
+
+        No two broadcasters' cameras are in step: the first frame comes within a frame interval.
+        """
+        begin, stalled = rng.uniform(0, 1 / frame_rate), rng.uniform(0, self.stall_every_s)
         latest = 0.0
         for index in itertools.count():
-            at = index / frame_rate + rng.exponential(self.jitter_s)
-            into_stall = (at + phase) % self.stall_every_s
+            at = begin + index / frame_rate + rng.exponential(self.jitter_s)
+            into_stall = (at + stalled) % self.stall_every_s
             if into_stall < self.stall_s:
                 at += self.stall_s - into_stall
             latest = max(latest, at)

@@ -26,16 +26,16 @@ from orchestrator.contracts import (
     ModelContract,
 )
 from orchestrator.imaging import square_tiles
+from orchestrator.settings import IdentifySettings, NumberSettings
 from orchestrator.telemetry import LatencyHistogram
 from tests.load.broadcaster import first_frame
+from tests.load.measure import Conditions
 from tests.load.network import Uplink
 from tests.load.pictures import MatchPictures
+from tests.load.tally import fine_histogram
 
 DETECTOR_SIZE = 192
 CROP_SIZE = 32
-EMBEDDED_EVERY, EMBEDDED_ROWS = 12, 8
-"""As the orchestrator at 25 frames/s: a track twice a second, at most so many in one frame."""
-READ_EVERY, READ_ROWS = 3, 12
 
 
 class Script:
@@ -83,14 +83,14 @@ class Script:
         """Let the detector look at the whole frame."""
         await self._ask(RFDETR_DETECTOR, "image", self._tiles[number % self.pictures.period])
 
-    async def identify(self, number: int) -> None:
+    async def identify(self, number: int, frame_rate: float) -> None:
         """Let people be embedded and numbers be read where the orchestrator would."""
-        asked = []
-        if number % EMBEDDED_EVERY < 3:
-            crops = np.zeros((EMBEDDED_ROWS, CROP_SIZE, CROP_SIZE, 3), np.uint8)
+        people, asked = len(self._record.scene(number).person_ids), []
+        if rows := rows_due(people, number, frame_rate, IdentifySettings()):
+            crops = np.zeros((rows, CROP_SIZE, CROP_SIZE, 3), np.uint8)
             asked.append(self._ask(SIGLIP_EMBEDDER, "crops", crops))
-        if number % READ_EVERY < 2:
-            crops = np.zeros((READ_ROWS, 128, 64, 3), np.uint8)
+        if rows := rows_due(people, number, frame_rate, NumberSettings()):
+            crops = np.zeros((rows, 128, 64, 3), np.uint8)
             asked.append(self._ask(RESNET_JERSEY, "crops", crops))
         await asyncio.gather(*asked)
 
@@ -155,6 +155,14 @@ def _input(name: str, rows: NDArray[Any]) -> InferInput:
     return tensor
 
 
+def rows_due(
+    people: int, number: int, frame_rate: float, looks: IdentifySettings | NumberSettings
+) -> int:
+    """Return how many people the orchestrator would look at in a frame, each once per interval."""
+    every, most = max(1, round(looks.interval_s * frame_rate)), looks.max_crops_per_frame
+    return min(most, max(0, people - number % every * most))
+
+
 async def tracker_frames_per_s(script: Script, streams: Sequence[int], seconds: float) -> float:
     """Return the most frames per second that the tracker alone does, over numbers of streams."""
     return max([await _closed_loop(script, count, seconds) for count in streams])
@@ -177,33 +185,39 @@ async def _closed_loop(script: Script, streams: int, seconds: float) -> float:
 
 
 async def chain_latencies(
-    script: Script, streams: int, frame_rate: float, seconds: float, warm_up_s: float
+    script: Script, streams: int, frame_rate: float, conditions: Conditions, *, first_seed: int
 ) -> LatencyHistogram:
-    """Return how long frames take through the chain of models at a given rate of arrival."""
-    latencies = LatencyHistogram()
+    """Return how long frames take through the chain of models, arriving as in `live_point`."""
+    latencies, end_of_warm_up = fine_histogram(), time.monotonic() + conditions.warm_up_s
 
-    async def follow(stream: int) -> None:
-        chain, begin = _Chain(script, first_frame(stream, script.pictures)), time.monotonic()
-        arrivals = Uplink().arrivals(frame_rate, np.random.default_rng(stream))
+    async def follow(seed: int) -> None:
+        chain = _Chain(script, first_frame(seed, script.pictures), frame_rate)
+        begin = time.monotonic()
+        arrivals = Uplink().arrivals(frame_rate, np.random.default_rng(seed))
         async with asyncio.TaskGroup() as frames:
             for index, after in enumerate(arrivals):
                 await asyncio.sleep(begin + after - time.monotonic())
-                counted = latencies if after > warm_up_s else LatencyHistogram()
-                is_end = after > warm_up_s + seconds
+                since = begin + after - end_of_warm_up
+                counted = latencies if 0 < since < conditions.seconds else LatencyHistogram()
+                is_end = after > conditions.stream_s
                 frames.create_task(chain.pass_through(index, begin + after, counted, is_end))
                 if is_end:
                     return
 
-    await asyncio.gather(*(follow(stream) for stream in range(streams)))
+    async with asyncio.TaskGroup() as group:
+        for stream in range(streams):
+            group.create_task(follow(first_seed + stream))
+            await asyncio.sleep(conditions.pause_s(streams))
     return latencies
 
 
 class _Chain:
     """One stream's frames: detected as they come, tracked in order, then identified."""
 
-    def __init__(self, script: Script, first: int) -> None:
+    def __init__(self, script: Script, first: int, frame_rate: float) -> None:
         self._script = script
         self._first = first
+        self._frame_rate = frame_rate
         self._sequence = secrets.randbits(62) + 1
         self._turn = asyncio.Condition()
         self._next = 0
@@ -221,5 +235,5 @@ class _Chain:
             )
             self._next += 1
             self._turn.notify_all()
-        await self._script.identify(number)
+        await self._script.identify(number, self._frame_rate)
         latencies.add(time.monotonic() - arrival)

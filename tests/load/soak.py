@@ -6,7 +6,7 @@ import json
 import os
 import statistics
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,12 +14,17 @@ from pathlib import Path
 from deploy.local.cluster import LocalCluster
 from deploy.local.orchestrator import OrchestratorProcess
 from tests.load.broadcaster import Broadcaster, live_config
+from tests.load.network import Uplink
 from tests.load.pictures import MatchPictures
+from tests.load.tally import Tally
 
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 _WARM_UP_SHARE = 1 / 6
 _COMPARED_SHARE = 1 / 6
 """Memory right after the warm-up is compared with memory at the end, over so much of the run."""
+_UPLINK = Uplink(stall_every_s=20.0, stall_s=4.0)
+"""Held frames come at once, from the first stall on: pools of pictures, whose memory is kept, reach
+their bound in the warm-up, and not whenever the machine first is busy with something else."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,8 @@ class Growth:
     samples: tuple[tuple[float, float], ...]
 
 
-async def soak(minutes: float, streams: int, frame_rate: float) -> tuple[list[Growth], bool]:
-    """Play streams; return how memory grew, and whether every frame was accounted for."""
+async def soak(minutes: float, streams: int, frame_rate: float) -> tuple[list[Growth], list[Tally]]:
+    """Play streams; return how memory grew, and what was counted of each stream."""
     pictures, seconds = MatchPictures(), 60 * minutes
     async with (
         LocalCluster("sim") as cluster,
@@ -55,6 +60,7 @@ async def soak(minutes: float, streams: int, frame_rate: float) -> tuple[list[Gr
                 pictures,
                 seconds=seconds,
                 seed=k,
+                uplink=_UPLINK,
             )
             for k in range(streams)
         ]
@@ -62,8 +68,8 @@ async def soak(minutes: float, streams: int, frame_rate: float) -> tuple[list[Gr
         async with asyncio.TaskGroup() as group:
             playing = [group.create_task(one.play()) for one in broadcasters]
             samples = await _watch(roots, playing, every_s=max(0.2, seconds / 180))
-    is_accounted = all(one.tally.is_accounted and not one.tally.refusal for one in broadcasters)
-    return [growth(process, rows) for process, rows in sorted(samples.items())], is_accounted
+    grown = [growth(process, rows) for process, rows in sorted(samples.items())]
+    return grown, [one.tally for one in broadcasters]
 
 
 async def _watch(
@@ -89,17 +95,23 @@ def growth(process: str, samples: Sequence[tuple[float, float]]) -> Growth:
 
 
 def resident_mb(roots: Sequence[int]) -> dict[str, float]:
-    """Return the resident memory of processes and all their descendants by what they are, in MB."""
+    """Return the resident memory of processes and all their descendants by what they are, in MB.
+
+    Of the orchestrator also what is shared: libraries, and the bounded pools of pictures.
+    """
     parents = _parents()
     found: dict[str, float] = defaultdict(float)
     for pid in parents:
         if _is_below(pid, roots, parents):
             try:
-                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+                resident, shared = map(int, Path(f"/proc/{pid}/statm").read_text().split()[1:3])
                 line = Path(f"/proc/{pid}/cmdline").read_text()
             except OSError:  # it ended meanwhile
                 continue
-            found[_kind(line)] += pages * _PAGE_MB
+            kind = _kind(line)
+            found[kind] += resident * _PAGE_MB
+            if kind == "orchestrator":
+                found["orchestrator, of that shared"] += shared * _PAGE_MB
     return found
 
 
@@ -141,19 +153,23 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--frame-rate", type=float, default=4.0, help="frames/s of each stream")
     options = parser.parse_args()
-    grown, is_accounted = asyncio.run(soak(options.minutes, options.streams, options.frame_rate))
+    grown, tallies = asyncio.run(soak(options.minutes, options.streams, options.frame_rate))
+    is_accounted = all(tally.is_accounted and not tally.refusal for tally in tallies)
+    counts = sum((tally.counts for tally in tallies), Counter[str]())
     options.output.parent.mkdir(parents=True, exist_ok=True)
     report = {
         "minutes": options.minutes,
         "streams": options.streams,
         "frame_rate": options.frame_rate,
         "every_frame_accounted": is_accounted,
+        "reconnections": counts["started"] - options.streams,
+        "counts": counts,
         "processes": [asdict(one) for one in grown],
     }
     options.output.write_text(json.dumps(report, indent=2) + "\n")
     for one in grown:
         print(f"{one.process}: {one.begin_mb} MB, then {one.end_mb} MB ({one.growth_share:+.1%})")
-    print(f"every frame accounted for: {is_accounted}")
+    print(f"every frame accounted for: {is_accounted}, of {counts['sent']}")
 
 
 if __name__ == "__main__":

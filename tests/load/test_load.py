@@ -11,26 +11,54 @@ import numpy as np
 import pytest
 from soccer.v1 import player_recognition_pb2 as pb
 
+from orchestrator.settings import IdentifySettings, NumberSettings
 from tests.load.__main__ import QUICK, run
 from tests.load.network import Relay, Uplink
 from tests.load.plots import plot
+from tests.load.script import rows_due
 from tests.load.soak import growth, resident_mb
-from tests.load.tally import Tally, jain_index
+from tests.load.tally import Tally, fine_histogram, jain_index
 
 
 def test_frames_arrive_in_order_delayed_and_in_bursts():
     uplink = Uplink(jitter_s=0.002, stall_every_s=2.0, stall_s=0.2)
     times = list(itertools.islice(uplink.arrivals(50, np.random.default_rng(1)), 500))
-    captured = np.arange(500) / 50
+    after = times - np.arange(500) / 50
     assert (np.diff(times) >= 0).all()
-    assert (times >= captured).all()
-    assert np.median(times - captured) < 0.02
+    assert 0 <= after.min() < 1 / 50
+    assert np.median(after - after.min()) < 0.02
     assert (np.diff(times) == 0).sum() >= 4 * 8  # held back frames come at once
+
+
+def test_cameras_are_not_in_step():
+    first = [next(Uplink(0.0).arrivals(5, np.random.default_rng(seed))) for seed in range(8)]
+    assert np.ptp(first) > 0.5 / 5
 
 
 @pytest.mark.parametrize(("shares", "index"), [((3, 3, 3), 1), ((1, 0, 0, 0), 0.25), ((0, 0), 1)])
 def test_fairness_is_one_for_equals_and_one_nth_for_a_monopoly(shares, index):
     assert jain_index(shares) == pytest.approx(index)
+
+
+@pytest.mark.parametrize(
+    ("looks", "frame_rate", "rows"),
+    [
+        (IdentifySettings(), 8.0, [8, 8, 2, 0, 8, 8, 2, 0]),
+        (IdentifySettings(), 25.0, [8, 8, 2, 0, 0, 0, 0, 0]),
+        (NumberSettings(), 8.0, [12] * 8),
+        (NumberSettings(), 25.0, [12, 6, 0, 12, 6, 0, 12, 6]),
+    ],
+)
+def test_the_bare_models_are_asked_for_what_the_orchestrator_would_ask(looks, frame_rate, rows):
+    assert [rows_due(18, number, frame_rate, looks) for number in range(8)] == rows
+
+
+def test_latencies_are_told_apart_that_differ_by_half_a_per_cent():
+    histogram = fine_histogram()
+    for ms in range(1, 1001):
+        histogram.add(ms / 1000)
+    for share in (0.5, 0.95, 0.99):
+        assert histogram.quantile(share) == pytest.approx(share, rel=0.003)
 
 
 def answer(index):
@@ -104,6 +132,8 @@ async def test_a_small_load_test_gives_a_whole_report(tmp_path):
     points = (*report.sweep, report.added.orchestrator)
     assert all(point.is_accounted for point in points)
     assert all(point.goodput_fps > 0 for point in points)
+    assert report.double_unmeasured.is_accounted
+    assert report.double_unmeasured.refused == 0
     assert report.added.script_p99_ms > 40  # a picture's time in detector and tracker
     plot(report.sweep, report.efficiency.tracker_fps, tmp_path / "load.png")
     assert (tmp_path / "load.png").stat().st_size > 10_000

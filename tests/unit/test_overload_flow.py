@@ -11,8 +11,8 @@ import pytest
 from orchestrator.errors import DeadlinePassedError
 from orchestrator.flow import Flow
 from orchestrator.overload.control import LoadControl, StreamLoad
-from orchestrator.overload.ladder import Level
-from orchestrator.settings import Settings
+from orchestrator.overload.ladder import Ladder, Level
+from orchestrator.settings import OverloadSettings, Settings
 from orchestrator.telemetry import StreamStats
 from orchestrator.types import (
     Degradation,
@@ -96,6 +96,8 @@ class Stream:
     async def process(self, frame, found, effort):
         seconds = {"track": 0.0, "identify": 0.0, "number": 0.0}
         async with self.tracking:
+            if detail := self.load.hopeless(frame.deadline, "track", 0):
+                raise DeadlinePassedError("tracker", detail)
             begun = self.cluster.now()
             if effort.max_observed is not None:
                 share = 0.4 if effort.max_observed else 1.0
@@ -190,6 +192,53 @@ def test_frames_that_cannot_make_it_are_dropped_before_a_model_works_on_them(mon
     )
     assert late <= 0.03 * recognized
     assert cluster.detector.done <= 1.1 * recognized
+
+
+def test_at_twice_the_load_the_tracker_works_only_on_frames_that_make_it(monkeypatch):
+    async def play():
+        cluster = Cluster(detect_s=0.002, track_s=0.01)
+        rarely = OverloadSettings(probe_interval_s=1000)  # what tries in spite is often late
+        cluster.settings = Settings(overload=rarely)
+        monkeypatch.setattr(Ladder, "_raise", lambda *_: None)  # which shall not help
+        begun = cluster.now()
+        streams = await cluster.play(8, 12)
+        return streams, goodput(streams, begun, 12)
+
+    streams, found = simulated_time.run(monkeypatch, play())
+    recognized = sum(stream.flow.stats.recognized for stream in streams)
+    assert recognized - sum(len(stream.in_time) for stream in streams) <= 0.03 * recognized
+    assert found >= 0.9 * 100
+
+
+def test_however_many_streams_there_are_tries_against_hope_stay_few(monkeypatch):
+    async def play(count):
+        cluster = Cluster(detect_s=0.002, track_s=0.01)
+        granted, ask = [], cluster.control.may_probe
+        cluster.control.may_probe = lambda: granted.append(ask()) or granted[-1]
+        await cluster.play(count, 5)
+        return sum(granted)
+
+    for count in (8, 32):
+        tries = simulated_time.run(monkeypatch, play(count))
+        assert 0 < tries <= 6 / OverloadSettings().probe_interval_s
+
+
+def test_frames_given_up_unseen_make_the_ladder_climb_where_nothing_would_be_in_time(monkeypatch):
+    async def play():
+        cluster = Cluster()
+        config = StreamConfig("s", Encoding.JPEG, is_live=True, latency_budget_s=_BUDGET_S)
+        load = StreamLoad(config, cluster.control, cluster.settings)
+        levels = []
+        for _ in range(50):
+            cluster.control.profile.observe({"track": 2 * _BUDGET_S})
+            load.hopeless(load.deadline(cluster.now()), "decode", 0)
+            levels.append(cluster.control.ladder.level)
+            await asyncio.sleep(0.1)
+        return levels
+
+    levels = simulated_time.run(monkeypatch, play())
+    assert levels[5] is Level.NORMAL
+    assert levels[-1] is Level.THIN_FRAMES
 
 
 def test_a_slow_answer_is_forgotten_when_the_models_are_fast_again(monkeypatch):

@@ -58,6 +58,26 @@ def test_overload_climbs_one_step_at_a_time_and_within_seconds():
     assert [level for _, level in plant.changes] == list(Level)[1:]
 
 
+def test_the_further_steps_of_a_climb_take_less_time_the_more_there_is_too_much():
+    pauses = {}
+    for load in (4.0, 16.0):
+        plant = Plant()
+        plant.run(load, seconds=3)
+        (begun, _), (second, _), *_ = plant.changes
+        assert begun - 1000.0 > plant.options.raise_after_s  # the first one may be a burst
+        pauses[load] = second - begun
+    assert pauses[16.0] < pauses[4.0] < 0.5 * plant.options.raise_after_s
+
+
+def test_a_short_burst_on_a_bearable_step_changes_nothing():
+    plant = Plant()
+    plant.run(load=1.05, seconds=5)
+    assert plant.ladder.level is Level.IDENTIFY_LESS
+    plant.run(load=3.0, seconds=0.4)
+    plant.run(load=1.05, seconds=5)
+    assert len(plant.changes) == 1
+
+
 def test_the_climb_ends_where_the_load_is_bearable():
     plant = Plant()
     assert plant.run(load=1.8, seconds=30) is Level.SEGMENT_LESS

@@ -7,8 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.overload import profile as profile_module
+from orchestrator.overload.control import LoadControl
+from orchestrator.overload.ladder import Level
 from orchestrator.overload.profile import Profile
 from orchestrator.overload.window import MovingWindow
+from orchestrator.settings import Settings
 
 _TIMES = {"decode": 0.01, "detect": 0.1, "track": 0.05, "identify": 0.02, "number": 0.03}
 
@@ -41,6 +44,14 @@ def test_a_frame_needs_the_stages_before_it_and_the_longer_of_the_last_two(clock
     assert profile.remaining("detect") == pytest.approx(0.18)
     assert profile.remaining("track") == pytest.approx(0.08)
     assert profile.remaining("identify") == pytest.approx(0.03)
+
+
+def test_what_was_measured_on_one_step_of_the_ladder_is_not_expected_on_another():
+    control = LoadControl(Settings())
+    control.profile.observe(_TIMES)
+    assert control.profile.remaining("decode") > 0.1
+    control.ladder._enter(Level.BOXES_ONLY)
+    assert control.profile.remaining("decode") == 0.0
 
 
 def test_one_outlier_changes_nothing(clock):

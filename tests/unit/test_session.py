@@ -190,7 +190,7 @@ async def test_a_fault_of_ours_costs_one_frame_only(monkeypatch):
         for index in range(5):
             yield encoded(index)
 
-    monkeypatch.setattr(session._flow, "_process", flawed)
+    monkeypatch.setattr(session, "process_frame", flawed)
     await session.run(source(), keep)
     await session.close()
     assert gaps(outcomes) == [(2, GapReason.INTERNAL)]

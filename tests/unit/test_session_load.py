@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import types
 
 import numpy as np
 import pytest
@@ -173,6 +174,38 @@ async def test_a_frame_that_sam2_had_no_time_for_does_not_cost_its_memory():
     steps = [step for _, step in triton.seen("sam2_tracker")]
     assert [step.is_start for step in steps[:-1]] == [True, False, False, False, False]
     assert [p.track_id for r in found for p in r.players] == [1] * 5
+
+
+async def test_a_frame_whose_time_is_over_when_its_turn_at_the_tracker_comes_is_not_tracked(
+    monkeypatch,
+):
+    gate, late_s = asyncio.Event(), 0.0
+    clock = types.SimpleNamespace(monotonic=lambda: time.monotonic() + late_s)
+    monkeypatch.setattr("orchestrator.overload.control.time", clock)
+    triton = scripted()
+    infer = triton.infer
+
+    async def slow(contract, inputs, **options):
+        if contract.name == "sam2_tracker" and not gate.is_set():
+            await gate.wait()
+        return await infer(contract, inputs, **options)
+
+    triton.infer = slow
+    async with Play(triton) as play:
+        for _ in range(2):
+            play.wanted.release()
+        assert await until(lambda: len(triton.seen("rfdetr_detector")) == 2)
+        await asyncio.sleep(0.05)  # the second frame stands behind the first by now
+        late_s = 2 * LIVE.latency_budget_s
+        gate.set()
+        assert await until(lambda: len(answers(play.outcomes)) == 2)
+        late_s = 0.0
+        last = await play.frame()
+    first, second = answers(play.outcomes)[:2]
+    assert isinstance(first, Recognition)
+    assert (second.reason, type(last)) == (GapReason.OVERLOADED, Recognition)
+    assert len(triton.seen("sam2_tracker")[:-1]) == 2  # the last one ends the sequence
+    assert [p.track_id for r in (first, last) for p in r.players] == [1, 1]
 
 
 async def test_what_the_detector_has_no_time_for_is_lost_as_overload_if_live():
