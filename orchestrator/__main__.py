@@ -4,6 +4,8 @@ The first line on standard output is `listening HOST:PORT`, for whoever started 
 """
 
 import asyncio
+import contextlib
+import ctypes
 import sys
 
 import cv2
@@ -17,9 +19,24 @@ from orchestrator.settings import Settings
 from orchestrator.supervisor import supervise
 from orchestrator.tracing import tracing_to
 
+_M_ARENA_MAX = -8
+"""Of glibc's malloc.h."""
+_MOST_HEAPS = 2
+
+
+def share_heaps() -> None:
+    """Let all threads allocate from two heaps, where the C library is glibc.
+
+    It would give each thread its own, up to eight a core, and what one has free no other can use: a
+    tenth more memory, growing for half an hour. Call it before there are threads.
+    """
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _MOST_HEAPS)
+
 
 def main() -> int:
     """Run the orchestrator; return the exit code."""
+    share_heaps()
     settings = Settings()
     configure_logging(settings.logging)
     cv2.setNumThreads(1)  # a server's streams are its parallelism

@@ -14,7 +14,7 @@ class PictureRing:
 
     Memory is only taken where a picture was once written, so that slots for the largest picture
     cost what the stream's own pictures need. A slot is free again when nobody refers to its picture
-    any more; the memory is when that is so for all and the ring is gone.
+    any more; the memory is when that is so for all and the ring is closed.
 
     Args:
         slots: Number of pictures.
@@ -25,9 +25,11 @@ class PictureRing:
         self.slots = slots
         self.slot_bytes = -(-slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         self.descriptor = os.memfd_create("touchline-pictures")
-        weakref.finalize(self, os.close, self.descriptor)
+        self._close_descriptor = weakref.finalize(self, os.close, self.descriptor)
         os.ftruncate(self.descriptor, slots * self.slot_bytes)
-        self._memory = mmap.mmap(self.descriptor, slots * self.slot_bytes, prot=mmap.PROT_READ)
+        self._memory: mmap.mmap | None = mmap.mmap(
+            self.descriptor, slots * self.slot_bytes, prot=mmap.PROT_READ
+        )
         self._free = list(range(slots))
 
     @property
@@ -41,8 +43,10 @@ class PictureRing:
         It is a view as long as that leaves a slot free, and else a copy.
 
         Raises:
-            ValueError: The picture is empty or larger than a slot.
+            ValueError: The picture is empty or larger than a slot, or the ring is closed.
         """
+        if self._memory is None:
+            raise ValueError("the ring is closed")
         size = height * width * 3
         if not 0 < size <= self.slot_bytes:
             raise ValueError(f"expected a picture of 1 to {self.slot_bytes} bytes, got {size}")
@@ -53,3 +57,13 @@ class PictureRing:
         self._free.remove(slot)
         weakref.finalize(picture, self._free.append, slot).atexit = False
         return picture.reshape(height, width, 3)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the memory was let go of."""
+        return self._memory is None
+
+    def close(self) -> None:
+        """Let go of the memory; no picture can be taken afterwards."""
+        self._close_descriptor()
+        self._memory = None

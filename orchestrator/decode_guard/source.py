@@ -78,7 +78,8 @@ class GuardedSource:
         """Take one encoded frame and return those that are decided by now."""
         with self._lock:
             self._tickets += 1
-            if len(self._losses) >= self._settings.max_worker_losses:
+            is_over = self._ring.is_closed or len(self._losses) >= self._settings.max_worker_losses
+            if is_over:
                 return [self._refuse(encoded.header)]
             self._waiting[self._tickets] = encoded.header
             request = wire.Request(
@@ -99,9 +100,14 @@ class GuardedSource:
             return self._converse(request, b"")
 
     def close(self) -> None:
-        """End the worker; pictures stay valid for as long as somebody refers to them."""
+        """End the worker; pictures stay valid for as long as somebody refers to them.
+
+        A frame that comes after all, as from a thread that was late, is lost.
+        """
         with self._lock:
             self._bury()
+            self._waiting.clear()
+            self._ring.close()
 
     def _converse(self, request: wire.Request, data: bytes) -> list[Frame | LostFrame]:
         """Send one request and collect its outcomes; the worker's end loses all that wait."""

@@ -19,6 +19,7 @@ _LEAST_VISIBLE = 0.3
 _HEIGHT_DECAY = 0.99
 _NO_TEAM = TeamBelief(None, 0.0)
 _NOBODY = Identity()
+_NO_VOTES = np.zeros(0, np.float32)
 
 
 @dataclass(slots=True)
@@ -83,6 +84,11 @@ class Person:
         self.xyxy, self.height, self.object_id = other.xyxy, other.height, other.object_id
         self.last_frame, self.last_count = other.last_frame, other.last_count
         self.is_lost, self.team = False, other.team
+
+    def settle(self) -> None:
+        """Drop the evidence for good; what was said last stays."""
+        self.embedding_sum = self.embedding = None
+        self.number_votes = self.role_votes = _NO_VOTES
 
     def number(
         self, settings: NumberSettings, allowed: NDArray[np.bool_] | None

@@ -33,6 +33,9 @@ _KEEPER_EMBEDDINGS = 5
 """Looks at somebody's clothes before they say goalkeeper."""
 _MOST_PEOPLE = 512
 """People remembered; the longest lost are forgotten first."""
+_MOST_JUDGED = 128
+"""People whose looks tell the sides apart, the last seen: enough for minutes. With all of a match's
+people telling would take ten times as long."""
 _REPORTED = ("role", "team", "jersey_number", "player_id")
 
 
@@ -89,6 +92,7 @@ class Ledger:
         for track in tracks.seen:
             self._enter(track, header.frame_index, frame_count, observations, back)
         if frame_count % self._fit_every == 0:
+            self._settle_long_lost(frame_count)
             self._fit_teams()
         updates = self._revise(tracks, header.frame_index, frame_count)
         self._forget_longest_lost()
@@ -144,12 +148,18 @@ class Ledger:
         return returned(newcomers, observations.embeddings, recently, least)
 
     def _lost(self, frame_count: int) -> list[Person]:
+        return [p for p in self._people.values() if p.is_lost and self._may_return(p, frame_count)]
+
+    def _may_return(self, person: Person, frame_count: int) -> bool:
         longest = self._identify.reidentify_s * self._frame_rate
-        return [
-            person
-            for person in self._people.values()
-            if person.is_lost and frame_count - person.last_count <= longest
-        ]
+        return frame_count - person.last_count <= longest
+
+    def _settle_long_lost(self, frame_count: int) -> None:
+        """Keep of those who were lost longest only what the stream's summary says of them."""
+        last_seen_last = sorted(self._people.values(), key=lambda person: person.last_count)
+        for person in last_seen_last[:-_MOST_JUDGED]:
+            if person.is_lost and not self._may_return(person, frame_count):
+                person.settle()
 
     def _fit_teams(self) -> None:
         rows = [

@@ -107,7 +107,15 @@ class Segmenter:
             return await self._advance(frame, prompts, max_observed)
 
     async def close(self) -> None:
-        """End the sequence; its slot is free afterwards. Errors are moot by then."""
+        """End the sequence; its slot is free afterwards. Errors are moot by then.
+
+        The last picture is copied: it may lie in memory shared with many others, which ends with
+        the connection, while a stream that broke off is kept.
+        """
+        if self._last is not None:
+            frame = self._last.frame
+            owned = replace(frame, pixels=frame.pixels.copy())
+            self._last = replace(self._last, frame=owned)
         if self._sequence_id is None:
             return
         step = SequenceStep(self._sequence_id, is_end=True)

@@ -186,13 +186,20 @@ def test_streams_go_on_without_the_nursery_and_new_ones_get_another(opened, nurs
 
 def test_nothing_is_left_of_a_closed_stream(opened, nursery):
     one(opened())
-    source = opened()
     before = open_descriptors()
+    source = opened()
     one(source)
     pid = source.worker_pid
     source.close()
     assert not is_running(pid)
     assert open_descriptors() == before
+
+
+def test_a_frame_that_is_late_for_a_closed_stream_starts_no_worker(opened):
+    source = opened()
+    source.close()
+    assert isinstance(one(source), LostFrame)
+    assert source.worker_pid is None
 
 
 def test_a_stream_can_be_closed_while_a_frame_is_decoded(opened):

@@ -252,6 +252,23 @@ def test_people_are_forgotten_before_memory_grows_without_bound():
     assert len(match.ledger.people) <= 512
 
 
+def test_of_those_lost_longest_only_what_was_said_is_kept():
+    match = Match()
+    _, tracks, kits = match.two_sides()
+    match.frame(*tracks, embeddings=kits, readings={1: reading(10), 4: reading(11)})
+    said = {p.track_id: p.identity for p in match.ledger.people}
+    match.frame(ended=range(1, 7))
+    for object_id in range(7, 507):
+        looks = {object_id: KIT[object_id % 2]}
+        far = track(object_id, 500.0 * (object_id % 41))
+        match.frame(far, ended=(object_id - 1,), embeddings=looks)
+    people = match.ledger.people
+    assert len(people) == 506
+    assert {p.track_id: p.identity for p in people[:6]} == said
+    assert next(p.track_id for p in people if p.embedding is not None) >= 506 - 210
+    assert sum(p.number_votes.nbytes for p in people[:6]) == 0
+
+
 def test_after_a_cut_place_and_looks_prove_nothing():
     match = Match()
     match.frame(track(1, 100), embeddings={1: KIT[0]})
