@@ -5,7 +5,6 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from deploy.local.ports import free_ports
 from deploy.local.triton_wheel import installed_wheel, require_libraries
 from deploy.local.tritonserver import TritonServer
 from orchestrator.errors import ClusterError
+from tests.patience import until
 
 pytestmark = pytest.mark.triton
 
@@ -106,13 +106,6 @@ def files_of(name: str) -> list[Path]:
     return [path for place in places for path in place.glob(f"{name}*")]
 
 
-async def wait_until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"still not so after {seconds:g} s"
-        await asyncio.sleep(0.05)
-
-
 async def test_a_cluster_answers_and_leaves_nothing_behind(repository: MakeRepository) -> None:
     async with LocalCluster(repository=repository(echo="plain"), threads=3) as cluster:
         name = cluster.servers[0].name
@@ -121,7 +114,7 @@ async def test_a_cluster_answers_and_leaves_nothing_behind(repository: MakeRepos
         assert len(processes_of(name)) == 3  # the server, its guard and the model process
         assert any(path.parent == ownership.SHARED_MEMORY for path in files_of(name))
     assert files_of(name) == []
-    await wait_until(lambda: not processes_of(name))
+    await until(lambda: not processes_of(name))
 
 
 async def test_clusters_side_by_side_do_not_disturb_each_other(repository: MakeRepository) -> None:
@@ -157,7 +150,7 @@ async def test_a_failing_model_is_reported_at_once_with_its_reason(
     assert 'expected "weights/demo.onnx",\nfound nothing' in str(failure.value)
     own_runs = f"touchline-{os.getpid()}-"
     assert files_of(own_runs) == []
-    await wait_until(lambda: not processes_of(own_runs))
+    await until(lambda: not processes_of(own_runs))
 
 
 async def test_a_hanging_start_ends_with_the_log(repository: MakeRepository) -> None:
@@ -165,7 +158,7 @@ async def test_a_hanging_start_ends_with_the_log(repository: MakeRepository) -> 
     with pytest.raises(ClusterError, match=r"(?s)slow was not ready after 3 s.*loading: slow:1"):
         await server.start()
     assert files_of(server.name) == []
-    await wait_until(lambda: not processes_of(server.name))
+    await until(lambda: not processes_of(server.name))
 
 
 async def test_a_config_that_does_not_parse_is_named(repository: MakeRepository) -> None:
@@ -214,10 +207,10 @@ async def test_nothing_outlives_a_killed_owner(repository: MakeRepository) -> No
     )
     assert owner.stdout is not None
     name = (await owner.stdout.readline()).decode().strip()
-    await wait_until(lambda: len(processes_of(name)) == 4)
+    await until(lambda: len(processes_of(name)) == 4)
     owner.kill()
     await owner.wait()
-    await wait_until(lambda: not processes_of(name))
+    await until(lambda: not processes_of(name))
     assert files_of(name)  # nobody was left to remove them
     async with TritonServer(root, ["echo"]):
         assert files_of(name) == []

@@ -19,6 +19,7 @@ from orchestrator.triton.client import TritonClient
 from orchestrator.triton.snapshot import ReplicaState
 from orchestrator.types import Caller, Frame, FrameHeader
 from tests.load.pictures import MatchPictures
+from tests.patience import until
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -48,12 +49,6 @@ async def triton(servers):
 def states(triton, model):
     (pool,) = (pool for pool in triton.snapshot() if pool.name == model.name)
     return {replica.endpoint: replica.state for replica in pool.replicas}
-
-
-async def until(holds, seconds=60.0):
-    async with asyncio.timeout(seconds):
-        while not holds():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
 
 
 async def both_ready(triton):

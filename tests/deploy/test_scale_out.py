@@ -3,7 +3,6 @@
 Two real tritonservers are the pods of a service, whose EndpointSlices the test tells.
 """
 
-import asyncio
 import contextlib
 
 import numpy as np
@@ -19,6 +18,7 @@ from orchestrator.triton import endpoint_slices
 from orchestrator.triton.client import SequenceStep, TritonClient
 from orchestrator.triton.snapshot import ReplicaState
 from tests.load.pictures import MatchPictures
+from tests.patience import until
 from tests.unit.test_endpoints import DRAINING, UP, FakeApiServer, slice_of
 
 pytestmark = pytest.mark.triton
@@ -52,12 +52,6 @@ def pod(endpoint, conditions=UP):
     for one in piece["ports"]:
         one["port"] = int(port) if one["name"] == "grpc" else one["port"]
     return piece
-
-
-async def until(is_true):
-    async with asyncio.timeout(30):
-        while not is_true():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
 
 
 async def step(client, sequence, **flags):

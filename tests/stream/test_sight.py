@@ -19,6 +19,7 @@ from deploy.local.ports import free_ports
 from orchestrator.cli import main
 from orchestrator.security.keys import add_key
 from tests.load.pictures import MatchPictures
+from tests.patience import until
 from tests.span_collector import span_collector
 from tests.unit.test_metrics import scrape, status
 
@@ -54,14 +55,6 @@ async def _cluster():
         yield cluster
 
 
-async def eventually(condition) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(condition)
-
-
 async def test_metrics_logs_traces_and_profiles_tell_of_a_stream_and_no_secrets(cluster, tmp_path):
     port = free_ports().metrics
     (tmp_path / "tenants.toml").write_text("[tenants.arena]\n")
@@ -84,7 +77,7 @@ async def test_metrics_logs_traces_and_profiles_tell_of_a_stream_and_no_secrets(
             assert await status(port, "readyz") == 200
             samples = await scrape(port)
             profiles = tmp_path / "profiles"
-            await eventually(lambda: profiles.is_dir() and any(profiles.iterdir()))
+            await until(lambda: profiles.is_dir() and any(profiles.iterdir()))
             log = orchestrator.log_text()
 
     _check_metrics(samples)

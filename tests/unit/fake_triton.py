@@ -180,10 +180,3 @@ async def serving(triton, port=0, credentials=None):
 
 def numbers(*values):
     return {"x": np.array(values, np.float32).reshape(-1, 1)}
-
-
-async def until(holds, seconds=20.0):
-    """Wait until a condition holds; the bound is for a machine that is very busy."""
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.01)

@@ -19,6 +19,7 @@ from orchestrator.triton.client import TritonClient
 from orchestrator.triton.replica import Replica
 from orchestrator.triton.snapshot import ReplicaState
 from orchestrator.types import Caller
+from tests.patience import until
 from tests.unit.fake_triton import (
     BAD_INPUT,
     BROKEN,
@@ -29,7 +30,6 @@ from tests.unit.fake_triton import (
     fake_tritons,
     numbers,
     serving,
-    until,
 )
 
 READY, EJECTED = ReplicaState.READY, ReplicaState.EJECTED

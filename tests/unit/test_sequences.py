@@ -19,6 +19,7 @@ from orchestrator.settings import TritonSettings
 from orchestrator.triton.client import SequenceStep, TritonClient
 from orchestrator.triton.endpoints import Endpoint
 from orchestrator.triton.snapshot import ReplicaState
+from tests.patience import until
 from tests.unit.fake_triton import (
     BAD_INPUT,
     FOLLOWER,
@@ -28,7 +29,6 @@ from tests.unit.fake_triton import (
     fake_tritons,
     numbers,
     serving,
-    until,
 )
 from tests.unit.test_pool import QUICK, READY, states
 

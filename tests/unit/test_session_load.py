@@ -20,6 +20,7 @@ from orchestrator.types import (
     Recognition,
     StreamConfig,
 )
+from tests.patience import until
 from tests.unit.scripted_triton import ScriptedTriton
 from tests.unit.test_session import PERSON, answers, encoded
 
@@ -73,15 +74,6 @@ class Play:
         async with asyncio.timeout(20), self.answered:
             await self.answered.wait_for(lambda: len(answers(self.outcomes)) > before)
         return answers(self.outcomes)[-1]
-
-
-async def until(condition):
-    """Wait a while for a condition; return whether it came true."""
-    for _ in range(1000):
-        if condition():
-            return True
-        await asyncio.sleep(0.01)
-    return False
 
 
 def scripted(**options):
@@ -156,7 +148,7 @@ async def test_the_next_frame_is_tracked_while_people_of_the_last_one_are_looked
     async with Play(triton, STORED) as play:
         for _ in range(3):
             play.wanted.release()
-        assert await until(lambda: len(triton.seen("sam2_tracker")) == 3)
+        await until(lambda: len(triton.seen("sam2_tracker")) == 3)
         assert play.outcomes == []
         gate.set()
     found = answers(play.outcomes)
@@ -194,11 +186,11 @@ async def test_a_frame_whose_time_is_over_when_its_turn_at_the_tracker_comes_is_
     async with Play(triton) as play:
         for _ in range(2):
             play.wanted.release()
-        assert await until(lambda: len(triton.seen("rfdetr_detector")) == 2)
+        await until(lambda: len(triton.seen("rfdetr_detector")) == 2)
         await asyncio.sleep(0.05)  # the second frame stands behind the first by now
         late_s = 2 * LIVE.latency_budget_s
         gate.set()
-        assert await until(lambda: len(answers(play.outcomes)) == 2)
+        await until(lambda: len(answers(play.outcomes)) == 2)
         late_s = 0.0
         last = await play.frame()
     first, second = answers(play.outcomes)[:2]

@@ -6,7 +6,8 @@ import contextlib
 import pytest
 
 from orchestrator.errors import SequenceLostError
-from tests.unit.fake_triton import fake_tritons, until
+from tests.patience import until
+from tests.unit.fake_triton import fake_tritons
 from tests.unit.test_pool import READY, states
 from tests.unit.test_sequences import all_ready, client, home_of, step
 

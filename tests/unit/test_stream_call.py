@@ -14,6 +14,7 @@ from soccer.v1 import player_recognition_pb2 as pb
 from soccer.v1 import player_recognition_pb2_grpc as pb_grpc
 
 from orchestrator.client import RecognitionClient
+from tests.patience import until
 from tests.stream.streams import coded_stream
 from tests.unit.relay import Relay
 from tests.unit.scripted_server import PERSON, scripted_server
@@ -181,7 +182,7 @@ async def test_a_client_that_never_reads_is_broken_off_and_harms_nobody():
         ):
             flooding = asyncio.create_task(flood(deaf))
             heard = await send(other, range(4))
-            assert await until(lambda: running.servicer._places_taken == 1)
+            await until(lambda: running.servicer._places_taken == 1)
             heard += await send(other, range(4, 8))
             assert {len(h.recognition.players) for h in heard} == {8}
             token = started.resume_token
@@ -195,15 +196,6 @@ async def flood(stream):
     with contextlib.suppress(asyncio.InvalidStateError, asyncio.CancelledError):
         for index in range(100_000):
             await stream.write(frame(index))
-
-
-async def until(condition):
-    """Wait until a condition holds; False if it never does."""
-    for _ in range(2000):
-        if condition():
-            return True
-        await asyncio.sleep(0.01)
-    return False
 
 
 async def test_a_half_open_connection_is_found_and_its_stream_resumed():
@@ -375,7 +367,7 @@ async def test_video_goes_on_in_the_middle_of_its_group_of_pictures(codec):
         async def source():
             for count, unit in enumerate(units):
                 if count == 20:
-                    assert await until(lambda: len(seen) > 8)
+                    await until(lambda: len(seen) > 8)
                     relay.cut()
                 yield unit
 
