@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -131,6 +132,8 @@ async def serve(settings: Settings) -> None:
     if settings.server.worker is not None:
         _end_with_supervisor(stopping)
     async with running_server(settings) as running:
+        gc.collect()
+        gc.freeze()  # else every full collection would walk all this, and stop the loop meanwhile
         sys.stdout.write(f"listening {running.target}\n")
         sys.stdout.flush()
         await stopping.wait()
