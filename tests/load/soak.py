@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("out/soak.json"))
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--streams", type=int, default=8)
-    parser.add_argument("--frame-rate", type=float, default=4.0, help="frames/s of each stream")
+    parser.add_argument("--frame-rate", type=float, default=2.0, help="frames/s of each stream")
     options = parser.parse_args()
     grown, tallies = asyncio.run(soak(options.minutes, options.streams, options.frame_rate))
     is_accounted = all(tally.is_accounted and not tally.refusal for tally in tallies)
