@@ -34,6 +34,7 @@ bench-sam2: install
 
 # Stand-ins for GPUs, see deploy/local/sim/; a few minutes each, the soak half an hour.
 load: install
+	bash tests/load/analyzer.sh || echo "load: without perf_analyzer" >&2
 	PYTHONPATH=deploy/local/sim $(BIN)/python -m tests.load --output out/load.json
 
 chaos: install

@@ -28,6 +28,7 @@ from orchestrator.contracts import (
 from orchestrator.imaging import square_tiles
 from orchestrator.settings import IdentifySettings, NumberSettings
 from orchestrator.telemetry import LatencyHistogram
+from tests.load import analyzer
 from tests.load.broadcaster import first_frame
 from tests.load.measure import Conditions
 from tests.load.network import Uplink
@@ -70,7 +71,8 @@ class Script:
 
     async def track(self, sequence: int, number: int, *, is_start: bool, is_end: bool) -> None:
         """Let the tracker follow everybody of a frame; whoever appears is shown to it."""
-        inputs = [self._shared_frame(number), *self._changes(number, is_start)]
+        changes = self.changes(number, is_start=is_start)
+        inputs = [self._shared_frame(number), *(_input(k, v[None]) for k, v in changes.items())]
         await self._clients[SAM2_TRACKER.name].infer(
             SAM2_TRACKER.name,
             inputs,
@@ -78,6 +80,11 @@ class Script:
             sequence_start=is_start,
             sequence_end=is_end,
         )
+
+    @property
+    def tracker_endpoint(self) -> str:
+        """`host:port` of the tracker's server."""
+        return self._endpoints[SAM2_TRACKER.name]
 
     async def detect(self, number: int) -> None:
         """Let the detector look at the whole frame."""
@@ -97,20 +104,20 @@ class Script:
     async def _ask(self, contract: ModelContract, name: str, rows: NDArray[Any]) -> None:
         await self._clients[contract.name].infer(contract.name, [_input(name, rows)])
 
-    def _changes(self, number: int, is_start: bool) -> list[InferInput]:
-        """Tell the tracker who came into sight and who left it."""
+    def changes(self, number: int, *, is_start: bool) -> dict[str, NDArray[Any]]:
+        """Return what the tracker is told of who came into sight and who left it, by tensor."""
         scene, before = self._record.scene(number), np.empty(0, np.int64)
         if not is_start:
             before = self._record.scene(number - 1).person_ids
         is_new = ~np.isin(scene.person_ids, before)
         gone = np.setdiff1d(before, scene.person_ids)
-        inputs = []
+        tensors: dict[str, NDArray[Any]] = {}
         if is_new.any():
-            inputs.append(_input("prompt_object_ids", scene.person_ids[is_new][None]))
-            inputs.append(_input("prompt_boxes", (scene.boxes[is_new] * self._size)[None]))
+            tensors["prompt_object_ids"] = scene.person_ids[is_new]
+            tensors["prompt_boxes"] = scene.boxes[is_new] * self._size
         if len(gone):
-            inputs.append(_input("forget_object_ids", gone[None]))
-        return inputs
+            tensors["forget_object_ids"] = gone
+        return tensors
 
     async def _share(self, stack: contextlib.AsyncExitStack) -> "_SharedFrames":
         """Put all pictures where the tracker's server reads them."""
@@ -166,6 +173,17 @@ def rows_due(
 async def tracker_frames_per_s(script: Script, streams: Sequence[int], seconds: float) -> float:
     """Return the most frames per second that the tracker alone does, over numbers of streams."""
     return max([await _closed_loop(script, count, seconds) for count in streams])
+
+
+async def analyzed_tracker_frames_per_s(script: Script, streams: int) -> float | None:
+    """Return what perf_analyzer finds for so many streams; None where it is missing."""
+    if not analyzer.is_there():
+        return None
+    steps = [
+        {"frame": script.pictures.rgb(number)} | script.changes(number, is_start=not number)
+        for number in range(analyzer.SEQUENCE_FRAMES)
+    ]
+    return await analyzer.analyzed_frames_per_s(script.tracker_endpoint, steps, streams)
 
 
 async def _closed_loop(script: Script, streams: int, seconds: float) -> float:

@@ -12,7 +12,8 @@ import pytest
 from soccer.v1 import player_recognition_pb2 as pb
 
 from orchestrator.settings import IdentifySettings, NumberSettings
-from tests.load.__main__ import QUICK, run
+from tests.load.__main__ import QUICK, Efficiency, run
+from tests.load.analyzer import throughput
 from tests.load.network import Relay, Uplink
 from tests.load.plots import plot
 from tests.load.script import rows_due
@@ -51,6 +52,17 @@ def test_fairness_is_one_for_equals_and_one_nth_for_a_monopoly(shares, index):
 )
 def test_the_bare_models_are_asked_for_what_the_orchestrator_would_ask(looks, frame_rate, rows):
     assert [rows_due(18, number, frame_rate, looks) for number in range(8)] == rows
+
+
+def test_efficiency_is_held_against_the_better_yardstick():
+    assert Efficiency.of(8, 40.0, 50.0, 45.0).share == 0.9
+    assert Efficiency.of(8, 50.0, 40.0, 45.0).share == 0.9
+    assert Efficiency.of(8, 50.0, None, 45.0) == Efficiency(8, 50.0, None, 45.0, 0.9)
+
+
+def test_what_perf_analyzer_found_is_read_from_its_report():
+    report = "Concurrency,Inferences/Second,Client Send\n4,34.7624,124\n"
+    assert throughput(report) == 34.7624
 
 
 def test_latencies_are_told_apart_that_differ_by_half_a_per_cent():
