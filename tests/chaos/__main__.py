@@ -3,16 +3,20 @@
 import argparse
 import asyncio
 import json
+import logging
 import os
 import platform
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tests.chaos import clock
 from tests.chaos.scenarios import SCENARIOS, Scenario
 from tests.chaos.stage import FRAME_RATE, Outcome, play_through, stage
+
+log = logging.getLogger(__name__)
 
 
 async def play(scenario: Scenario) -> Outcome:
@@ -44,6 +48,16 @@ def failures(scenario: Scenario, outcome: Outcome) -> list[str]:
     return found
 
 
+def played(scenario: Scenario) -> dict[str, Any]:
+    """Play a scenario and return its outcome and failures; one that breaks down is a failure."""
+    try:
+        outcome = asyncio.run(play(scenario))
+    except Exception as error:  # the others are worth playing
+        log.exception("%s broke down", scenario.name)
+        return {"scenario": scenario.name, "failures": [f"broke down: {error!r}"]}
+    return asdict(outcome) | {"failures": failures(scenario, outcome)}
+
+
 def main() -> None:
     """Play all scenarios, or those whose name holds a word; write JSON and print a line each."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -57,10 +71,9 @@ def main() -> None:
         if scenario.sets_clock and not clock.IS_INSTALLED:
             print(f"{scenario.name}: not played, libfaketime is not installed")
         else:
-            outcome = asyncio.run(play(scenario))
-            found = failures(scenario, outcome)
-            rows.append(asdict(outcome) | {"failures": found})
-            print(f"{scenario.name}: {'; '.join(found) or 'ok'} {json.dumps(asdict(outcome))}")
+            row = played(scenario)
+            rows.append(row)
+            print(f"{scenario.name}: {'; '.join(row['failures']) or 'ok'} {json.dumps(row)}")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     report = {
         "date": datetime.now(UTC).date().isoformat(),

@@ -16,12 +16,15 @@ _STUB = b"triton_python_backend_stub"
 
 def stub_pid(server: TritonServer, model: str) -> int:
     """Return the process id of the one instance of a model."""
+    found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):  # it ended meanwhile
             line = path.read_bytes()
             if all(part in line for part in (_STUB, server.name.encode(), f"/{model}/".encode())):
                 return int(path.parent.name)
-    raise LookupError(f"{server.name}: expected a process of {model}, found none")
+            if server.name.encode() in line:
+                found.append(line)
+    raise LookupError(f"{server.name}: expected a process of {model}, found {found}")
 
 
 def send(pid: int, number: signal.Signals) -> None:

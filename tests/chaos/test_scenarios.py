@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.chaos import __main__ as chaos
 from tests.chaos.__main__ import failures
 from tests.chaos.clock import IS_INSTALLED, WallClock
 from tests.chaos.scenarios import SCENARIOS, Scenario, nothing
@@ -67,3 +68,14 @@ async def test_a_clock_that_jumps_takes_wall_time_along_and_nothing_else():
         later_wall, later_steady = clocks()
     assert 3590 < later_wall - wall < 3900
     assert 0 < later_steady - steady < 300
+
+
+def test_a_scenario_that_breaks_down_is_a_failure_by_name(monkeypatch):
+    async def break_down(scenario):
+        raise LookupError("no such process")
+
+    monkeypatch.setattr(chaos, "play", break_down)
+    scenario = SCENARIOS[0]
+    row = chaos.played(scenario)
+    assert row["scenario"] == scenario.name
+    assert row["failures"] == ["broke down: LookupError('no such process')"]
