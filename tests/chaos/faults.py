@@ -27,11 +27,6 @@ def stub_pid(server: TritonServer, model: str) -> int:
     raise LookupError(f"{server.name}: expected a process of {model}, found {found}")
 
 
-def send(pid: int, number: signal.Signals) -> None:
-    """Send a signal."""
-    os.kill(pid, number)
-
-
 async def hang(server: TritonServer, seconds: float) -> None:
     """Stop a server with its models for a while: its connections stay open, nothing answers."""
     await stop([server.pid, *(stub_pid(server, model) for model in server.models)], seconds)
@@ -40,12 +35,12 @@ async def hang(server: TritonServer, seconds: float) -> None:
 async def stop(pids: Sequence[int], seconds: float) -> None:
     """Stop processes for a while."""
     for pid in pids:
-        send(pid, signal.SIGSTOP)
+        os.kill(pid, signal.SIGSTOP)
     try:
         await asyncio.sleep(seconds)
     finally:
         for pid in pids:
-            send(pid, signal.SIGCONT)
+            os.kill(pid, signal.SIGCONT)
 
 
 async def restart(server: TritonServer) -> None:
