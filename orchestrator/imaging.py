@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.types import Boxes, Detections, Pixels
+from orchestrator.types.detections import Detections
+from orchestrator.types.pictures import Boxes, Pixels
 
 _OWNERSHIP_MARGIN_PX = 8
 _HALVED_FROM = 2.5
@@ -74,9 +75,7 @@ def merge_tiles(tiles: Sequence[Detections], regions: Boxes) -> Detections:
     return merged.where(_is_best(merged, tile))
 
 
-def crops(
-    pixels: Pixels, xyxy: Boxes, height: int, width: int, margin: float = 0.0
-) -> NDArray[np.uint8]:
+def crops(pixels: Pixels, xyxy: Boxes, height: int, width: int) -> NDArray[np.uint8]:
     """Cut boxes out of a picture and resize each to one size, without keeping its aspect.
 
     Args:
@@ -84,20 +83,27 @@ def crops(
         xyxy: Boxes that are sound (`is_sound`); parts outside the picture are cut off.
         height: Height of a crop in pixels.
         width: Width of a crop in pixels.
-        margin: What to add at each side, as a share of the box's width or height.
 
     Returns:
         Crops, uint8 `(n, height, width, 3)`.
     """
-    extent = xyxy[:, 2:] - xyxy[:, :2]
-    grown = xyxy + margin * np.concatenate((-extent, extent), axis=1)
     picture_height, picture_width = pixels.shape[:2]
-    low = np.floor(grown[:, :2]).astype(int).clip(0, (picture_width - 1, picture_height - 1))
-    high = np.ceil(grown[:, 2:]).astype(int).clip(low + 1, (picture_width, picture_height))
+    low = np.floor(xyxy[:, :2]).astype(int).clip(0, (picture_width - 1, picture_height - 1))
+    high = np.ceil(xyxy[:, 2:]).astype(int).clip(low + 1, (picture_width, picture_height))
     cut = np.empty((len(xyxy), height, width, 3), np.uint8)
     for crop, (x0, y0), (x1, y1) in zip(cut, low.tolist(), high.tolist(), strict=True):
         crop[:] = resized(pixels[y0:y1, x0:x1], height, width)
     return cut
+
+
+def union(a: Boxes, b: Boxes) -> Boxes:
+    """Return the box `(4,)` around two boxes `(4,)`."""
+    return np.concatenate([np.minimum(a[:2], b[:2]), np.maximum(a[2:], b[2:])])
+
+
+def stacked(boxes: Sequence[Boxes]) -> Boxes:
+    """Return boxes `(4,)` as one array `(n, 4)`."""
+    return np.stack(boxes) if len(boxes) else np.zeros((0, 4), np.float32)
 
 
 def iou(a: Boxes, b: Boxes) -> NDArray[np.float32]:

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 from deploy.local.cluster import LocalCluster
 from deploy.local.orchestrator import OrchestratorProcess
 
 DATA = Path(__file__).parent / "data"
+
+# How long an example takes says nothing on a busy machine; pytest's own limit ends what hangs.
+settings.register_profile("touchline", deadline=None)
+settings.load_profile("touchline")
 
 
 @dataclass(frozen=True)

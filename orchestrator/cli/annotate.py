@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from fractions import Fraction
 from math import hypot
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import av
@@ -31,7 +30,7 @@ from orchestrator.cli.graphics import (
     text_sprite,
     tint,
 )
-from orchestrator.types import Pixels
+from orchestrator.types.pictures import Pixels
 
 ALERT_COLOUR: Colour = (200, 20, 30)
 BALL_COLOUR: Colour = (255, 236, 64)
@@ -195,12 +194,7 @@ class AnnotatedVideo:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._container:
             self._container.mux(self._stream.encode(None))
 

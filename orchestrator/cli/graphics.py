@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from orchestrator.types import Pixels
+from orchestrator.types.pictures import Pixels
 
 Colour = tuple[int, int, int]
 """Red, green, blue, 0 to 255."""

@@ -12,10 +12,8 @@ from orchestrator.cli.connection import connect
 from orchestrator.cli.local import console, server_target
 from orchestrator.cli.recognize import UNTRAINED_BANNER
 from orchestrator.errors import InvalidRequestError
-from orchestrator.picture_decoding import decode_compressed
-from orchestrator.types import Encoding
-
-_SIGNATURES = {b"\xff\xd8\xff": Encoding.JPEG, b"\x89PNG": Encoding.PNG}
+from orchestrator.picture_decoding import SIGNATURES, decode_compressed
+from orchestrator.types.frames import Encoding
 
 
 async def recognize_image(options: argparse.Namespace) -> int:
@@ -65,4 +63,4 @@ def _draw(
 
 
 def _encoding(data: bytes) -> Encoding | None:
-    return next((kind for magic, kind in _SIGNATURES.items() if data.startswith(magic)), None)
+    return next((kind for kind, magic in SIGNATURES.items() if data.startswith(magic)), None)

@@ -35,7 +35,7 @@ async def server_target(options: argparse.Namespace) -> AsyncIterator[str]:
 async def local_server(options: argparse.Namespace, *, port: int) -> AsyncIterator[str]:
     """Run tritonserver and the orchestrator for as long as the context is open."""
     overrides = _overrides(options.weights)
-    with console.status("starting tritonserver and loading four models ..."):
+    with console.status("starting tritonserver and loading the models ..."):
         async with contextlib.AsyncExitStack() as stack:
             cluster = await stack.enter_async_context(
                 LocalCluster(split=options.split, overrides=overrides)

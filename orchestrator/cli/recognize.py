@@ -18,7 +18,8 @@ from orchestrator.cli.outputs import ResultFiles
 from orchestrator.cli.video import VideoFile, access_units, frames, probe
 from orchestrator.client import RecognitionClient
 from orchestrator.errors import TouchlineError
-from orchestrator.types import EncodedFrame, Pixels
+from orchestrator.types.frames import EncodedFrame
+from orchestrator.types.pictures import Pixels
 
 UNTRAINED_BANNER = "RANDOM WEIGHTS: NOT A RESULT"
 

@@ -22,7 +22,8 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from orchestrator.errors import VideoFileError
-from orchestrator.types import EncodedFrame, Encoding, FrameHeader, Pixels
+from orchestrator.types.frames import EncodedFrame, Encoding, FrameHeader
+from orchestrator.types.pictures import Pixels
 
 JPEG_QUALITY = 95
 

@@ -5,15 +5,9 @@ import math
 from soccer.v1 import player_recognition_pb2 as pb
 
 from orchestrator.errors import InvalidRequestError
-from orchestrator.types import (
-    EncodedFrame,
-    Encoding,
-    FrameHeader,
-    Role,
-    RosterEntry,
-    StreamConfig,
-    TeamSheet,
-)
+from orchestrator.types.frames import EncodedFrame, Encoding, FrameHeader
+from orchestrator.types.people import Role, RosterEntry, TeamSheet
+from orchestrator.types.streams import StreamConfig
 
 _ENCODINGS = {
     pb.FRAME_ENCODING_JPEG: Encoding.JPEG,

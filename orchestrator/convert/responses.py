@@ -8,21 +8,12 @@ from soccer.v1 import player_recognition_pb2 as pb
 from orchestrator.stages.evidence import Person
 from orchestrator.telemetry import STAGES, StreamStats
 from orchestrator.triton.codec import LiveModel
-from orchestrator.types import (
-    Ball,
-    Boxes,
-    Degradation,
-    GapReason,
-    IdentityUpdate,
-    LostFrame,
-    Mask,
-    Player,
-    Recognition,
-    Role,
-    StreamConfig,
-    Team,
-    TrackState,
-)
+from orchestrator.types.frames import GapReason, LostFrame
+from orchestrator.types.people import Role, Team
+from orchestrator.types.pictures import Boxes, Mask
+from orchestrator.types.results import Degradation, IdentityUpdate, Player, Recognition
+from orchestrator.types.streams import StreamConfig
+from orchestrator.types.tracks import TrackState
 
 _ROLES = {
     None: pb.ROLE_UNSPECIFIED,
@@ -50,8 +41,8 @@ def from_recognition(recognition: Recognition, config: StreamConfig) -> pb.Frame
         timecode=header.timecode,
         width_px=recognition.width,
         height_px=recognition.height,
-        players=[_player(player, config.wants_masks) for player in recognition.players],
-        ball=_ball(recognition.ball),
+        players=[_player(player, recognition, config) for player in recognition.players],
+        ball=_ball(recognition),
         degradations=sorted(_DEGRADATIONS[kind] for kind in recognition.degradations),
     )
     if header.capture_time is not None:
@@ -127,14 +118,14 @@ def from_stats(
     )
 
 
-def _player(player: Player, wants_masks: bool) -> pb.Player:
+def _player(player: Player, recognition: Recognition, config: StreamConfig) -> pb.Player:
     track, identity = player.track, player.identity
     return pb.Player(
         track_id=player.track_id,
-        box=_box(track.xyxy),
+        box=_box(track.xyxy, recognition),
         confidence=track.confidence,
         state=_STATES[track.state],
-        mask=_mask(track.mask if wants_masks else None),
+        mask=_mask(track.mask if config.wants_masks else None),
         role=_ROLES[identity.role],
         team=_TEAMS[identity.team],
         jersey_number=identity.jersey_number,
@@ -156,15 +147,22 @@ def _mask(mask: Mask | None) -> pb.Mask | None:
     )
 
 
-def _ball(ball: Ball | None) -> pb.Ball | None:
+def _ball(recognition: Recognition) -> pb.Ball | None:
+    ball = recognition.ball
     if ball is None:
         return None
-    return pb.Ball(box=_box(ball.xyxy), confidence=ball.confidence)
+    return pb.Ball(box=_box(ball.xyxy, recognition), confidence=ball.confidence)
 
 
-def _box(xyxy: Boxes) -> pb.PixelBox:
+def _box(xyxy: Boxes, picture: Recognition) -> pb.PixelBox:
+    """Write the part of a box that lies in the picture: who is hidden may be expected outside."""
     x_min, y_min, x_max, y_max = xyxy.tolist()
-    return pb.PixelBox(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
+    return pb.PixelBox(
+        x_min=max(x_min, 0.0),
+        y_min=max(y_min, 0.0),
+        x_max=min(x_max, picture.width),
+        y_max=min(y_max, picture.height),
+    )
 
 
 def _track_summary(person: Person) -> pb.TrackSummary:

@@ -26,7 +26,8 @@ from deploy.local.cluster import LocalCluster
 from deploy.local.orchestrator import OrchestratorProcess
 from orchestrator.imaging import square_tiles
 from orchestrator.picture_decoding import decode_compressed
-from orchestrator.types import Encoding, Pixels
+from orchestrator.types.frames import Encoding
+from orchestrator.types.pictures import Pixels
 from tests.bench.pipeline import tree_cpu_seconds
 from tests.conftest import DATA
 from tests.load.pictures import MatchPictures

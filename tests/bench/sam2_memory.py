@@ -58,7 +58,7 @@ def touchline_growth(device: torch.device, objects: int, frames: int) -> list[He
     for count in range(1, frames + 1):
         tracker.step(StepRequest(1, frame))
         if count in (10, 100, 1_000, frames):
-            held = tracker.nbytes
+            held = tracker.usage().nbytes
             samples.append(_held("touchline", engine.image_size, objects, count, held, device))
     return samples
 

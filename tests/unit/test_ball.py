@@ -4,7 +4,8 @@ import numpy as np
 
 from orchestrator.errors import ModelError, ModelUnavailableError
 from orchestrator.stages.ball import BallFollower
-from orchestrator.types import Detections, Frame, FrameHeader
+from orchestrator.types.detections import Detections
+from orchestrator.types.frames import Frame, FrameHeader
 
 WIDTH, HEIGHT = 1280, 720
 NOTHING = Detections.joined()

@@ -1,5 +1,7 @@
 """Requests are judged field by field; results keep every value."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from soccer.v1 import player_recognition_pb2 as pb
@@ -7,24 +9,12 @@ from soccer.v1 import player_recognition_pb2 as pb
 from orchestrator.convert import requests, responses
 from orchestrator.errors import InvalidRequestError
 from orchestrator.telemetry import StreamStats
-from orchestrator.types import (
-    Ball,
-    Degradation,
-    Encoding,
-    FrameHeader,
-    GapReason,
-    Identity,
-    IdentityUpdate,
-    LostFrame,
-    Mask,
-    Player,
-    Recognition,
-    Role,
-    StreamConfig,
-    Team,
-    Track,
-    TrackState,
-)
+from orchestrator.types.frames import Encoding, FrameHeader, GapReason, LostFrame
+from orchestrator.types.people import Identity, Role, Team
+from orchestrator.types.pictures import Mask
+from orchestrator.types.results import Ball, Degradation, IdentityUpdate, Player, Recognition
+from orchestrator.types.streams import StreamConfig
+from orchestrator.types.tracks import Track, TrackState
 
 
 def config(**fields) -> pb.StreamConfig:
@@ -118,6 +108,20 @@ def recognition() -> Recognition:
         frozenset({Degradation.NUMBERS_UNAVAILABLE}),
         {"total": 0.25},
     )
+
+
+def test_boxes_end_at_the_edges_of_the_picture():
+    found = recognition()
+    (player,) = found.players
+    for box, said in (
+        ((-3, -2, 40, 50), (0, 0, 40, 50)),
+        ((130, 70, 163, 92), (130, 70, 160, 90)),
+    ):
+        track = replace(player.track, xyxy=np.array(box, np.float32))
+        answer = replace(found, players=(replace(player, track=track),))
+        (message,) = responses.from_recognition(answer, StreamConfig("s", Encoding.JPEG)).players
+        edges = (message.box.x_min, message.box.y_min, message.box.x_max, message.box.y_max)
+        assert edges == said
 
 
 def test_a_recognition_keeps_every_value():

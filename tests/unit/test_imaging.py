@@ -15,7 +15,8 @@ from orchestrator.imaging import (
     square_tiles,
     to_source,
 )
-from orchestrator.types import Boxes, Detections
+from orchestrator.types.detections import Detections
+from orchestrator.types.pictures import Boxes
 from tests.conftest import DATA
 
 COLUMNS = st.integers(1, 4)
@@ -155,14 +156,6 @@ def test_crop_of_a_flat_region_keeps_its_colour():
     assert (cut == np.array((10, 200, 90))).all()
 
 
-def test_margin_widens_the_crop():
-    pixels = np.zeros((60, 80, 3), np.uint8)
-    pixels[20:40, 30:40] = 255
-    (cut,) = crops(pixels, boxes((30, 20, 40, 40)), 40, 20, margin=0.5)
-    assert cut[20, 10].tolist() == [255] * 3
-    assert cut[2, 2].tolist() == [0] * 3
-
-
 def test_no_boxes_give_no_crops():
     assert crops(np.zeros((10, 10, 3), np.uint8), boxes(), 8, 4).shape == (0, 8, 4, 3)
 
@@ -173,11 +166,10 @@ def test_no_boxes_give_no_crops():
         st.tuples(st.integers(0, 6), st.just(4)),
         elements=st.floats(-500, 500, width=32) | st.sampled_from([np.nan, np.inf, -np.inf]),
     ),
-    st.floats(0, 1),
 )
-def test_every_sound_box_can_be_cropped(xyxy, margin):
+def test_every_sound_box_can_be_cropped(xyxy):
     sound = xyxy[is_sound(xyxy, 40, 30)]
-    cut = crops(np.full((30, 40, 3), 7, np.uint8), sound, 16, 8, margin)
+    cut = crops(np.full((30, 40, 3), 7, np.uint8), sound, 16, 8)
     assert cut.shape == (len(sound), 16, 8, 3)
     assert (cut == 7).all()
 

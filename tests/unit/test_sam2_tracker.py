@@ -11,7 +11,7 @@ from sam2_streaming.architecture import CompactConfig, random_compact
 from sam2_streaming.effort import Effort
 from sam2_streaming.engine import StreamingEngine
 from sam2_streaming.requests import InvalidRequestError, StepRequest
-from sam2_streaming.slots import SlotsExhaustedError, UnknownSequenceError
+from sam2_streaming.slots import SlotsExhaustedError, UnknownSequenceError, Usage
 from sam2_streaming.tracker import Tracker
 
 CONFIG = CompactConfig(image_size=64, channels=64, embed_dim=8, memory_frames=3, pointers=4)
@@ -158,10 +158,9 @@ class Shadow:
         assert result.observed.sum() <= max(len(prompts), how["max_observed"] or math.inf)
 
     def check_bounds(self):
-        assert self.tracker.active_sequences == len(self.steps) <= SLOTS
-        objects = sum(map(len, self.objects.values()))
-        assert self.tracker.tracked_objects == objects
-        assert self.tracker.nbytes <= BYTES_PER_OBJECT * objects
+        usage, objects = self.tracker.usage(), sum(map(len, self.objects.values()))
+        assert (usage.slots, usage.sequences, usage.objects) == (SLOTS, len(self.steps), objects)
+        assert usage.nbytes <= BYTES_PER_OBJECT * objects
 
     def check_against_streams_alone(self):
         for sequence_id, result in self.last.items():
@@ -184,8 +183,7 @@ def test_any_order_of_calls_keeps_streams_apart_and_memory_bounded(calls, mode, 
     shadow.check_against_streams_alone()
     for sequence_id in list(shadow.steps):
         shadow.end(len(calls), sequence_id)
-    assert shadow.tracker.active_sequences == shadow.tracker.tracked_objects == 0
-    assert shadow.tracker.nbytes == 0
+    assert shadow.tracker.usage() == Usage(SLOTS, sequences=0, objects=0, nbytes=0)
 
 
 def boxes(*rows):
@@ -286,7 +284,7 @@ def test_idle_sequences_lapse_and_free_their_slot():
     clock.now = 50
     tracker.step(request(2, 0, [1]))
     clock.now = 70
-    assert tracker.active_sequences == 1
+    assert tracker.usage().sequences == 1
     with pytest.raises(UnknownSequenceError, match="sequence 1 is not known"):
         tracker.step(request(1, 0))
     tracker.start(3)
@@ -339,7 +337,7 @@ def test_objects_out_of_sight_stay_with_zero_box_and_score():
         assert result.object_ids.tolist() == [1, 2]
         assert not result.boxes.any()
         assert not result.scores.any()
-    assert tracker.nbytes == 2 * BYTES_PER_MEMORY
+    assert tracker.usage().nbytes == 2 * BYTES_PER_MEMORY
 
 
 def test_forgetting_and_prompting_in_one_step_starts_anew():

@@ -210,9 +210,11 @@ def test_slots_are_counted_and_bad_requests_refused_as_in_production(tracker, pi
         tracker.start(3)
     tracker.end(1)
     tracker.start(3)
-    assert (tracker.active_sequences, tracker.slots) == (2, 2)
+    assert (tracker.usage().sequences, tracker.usage().slots) == (2, 2)
     with pytest.raises(UnknownSequenceError, match="send START"):
         step(tracker, pictures, 1, 0)
+    with pytest.raises(InvalidRequestError, match="max_observed: expected 0 or more"):
+        step(tracker, pictures, 3, 0, max_observed=-1)
     outside = np.array([[700, 10, 720, 40]], np.float32)
     with pytest.raises(InvalidRequestError, match="prompt_boxes"):
         step(tracker, pictures, 2, 0, prompt_object_ids=np.array([1]), prompt_boxes=outside)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.stages.teams import TeamBelief, TeamClusters
-from orchestrator.types import Team
+from orchestrator.types.people import Team
 
 UNKNOWN = TeamBelief(None, 0.0)
 

@@ -4,10 +4,12 @@ The constants were measured on rendered matches.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sam2_streaming.requests import InvalidRequestError
 
 YOUNG_FRAMES = 10
 """A motion is known after so many frames."""
@@ -32,6 +34,18 @@ class Effort:
 
     rest_frames: int = 1
     max_observed: int = 0
+
+    def limited(self, max_observed: int | None) -> "Effort":
+        """Return the effort for a request that asks for so many looks, or for none in particular.
+
+        Raises:
+            InvalidRequestError: It asks for fewer than 0.
+        """
+        if max_observed is None:
+            return self
+        if max_observed < 0:
+            raise InvalidRequestError(f"max_observed: expected 0 or more, got {max_observed}")
+        return replace(self, max_observed=max_observed)
 
 
 FULL_EFFORT = Effort()

@@ -8,7 +8,7 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
 from sam2_streaming.requests import InvalidRequestError, StepRequest, StepResult
-from sam2_streaming.slots import SlotsExhaustedError, UnknownSequenceError
+from sam2_streaming.slots import SlotsExhaustedError, UnknownSequenceError, Usage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,12 +74,12 @@ class Meters:
             counter, "sam2_predicted_object_frames", frames + "predicted from motion", instance
         )
 
-    def show(self, tracker: "FollowsSequences") -> None:
+    def show(self, usage: Usage) -> None:
         """Set the gauges."""
-        self._active.show(tracker.active_sequences)
-        self._slots.show(tracker.slots)
-        self._objects.show(tracker.tracked_objects)
-        self._bytes.show(tracker.nbytes)
+        self._active.show(usage.sequences)
+        self._slots.show(usage.slots)
+        self._objects.show(usage.objects)
+        self._bytes.show(usage.nbytes)
 
     def count(self, answers: Sequence[StepResult | Exception]) -> None:
         """Let the counters grow by what was answered."""
@@ -92,21 +92,8 @@ class Meters:
 class FollowsSequences(Protocol):
     """What the door needs of a tracker; see `sam2_streaming.tracker.Tracker`."""
 
-    @property
-    def slots(self) -> int:
-        """Most sequences alive at a time."""
-
-    @property
-    def active_sequences(self) -> int:
-        """Number of live sequences."""
-
-    @property
-    def tracked_objects(self) -> int:
-        """Number of objects in all live sequences."""
-
-    @property
-    def nbytes(self) -> int:
-        """Size of what is remembered of all objects, in bytes."""
+    def usage(self) -> Usage:
+        """Return how many sequences and objects live, and their size."""
 
     def start(self, sequence_id: int) -> None:
         """Open a sequence; SlotsExhaustedError if all slots are taken."""
@@ -131,7 +118,7 @@ class Door:
         self._tracker = tracker
         self._decode_jpeg = decode_jpeg
         self._meters = Meters(instance)
-        self._meters.show(tracker)
+        self._meters.show(tracker.usage())
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request by itself: one bad request never fails the others."""
@@ -142,7 +129,7 @@ class Door:
         for request, answer in zip(requests, answers, strict=True):
             self._close(request, answer)
         self._meters.count(answers)
-        self._meters.show(self._tracker)
+        self._meters.show(self._tracker.usage())
         return [_response(answer) for answer in answers]
 
     def _open(self, request: Any) -> StepRequest | StepResult | Exception:

@@ -1,11 +1,41 @@
 """Places for live sequences: so many and no more, and none for long without a frame."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-T = TypeVar("T")
+
+class SequenceState(Protocol):
+    """What a live sequence remembers."""
+
+    @property
+    def object_count(self) -> int:
+        """Number of objects that it follows."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size of what is remembered of them, in bytes."""
+
+
+T = TypeVar("T", bound=SequenceState)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How far the slots are used.
+
+    Attributes:
+        slots: Most sequences alive at a time.
+        sequences: Those that live.
+        objects: Objects of all of them.
+        nbytes: Size of what is remembered of all objects, in bytes.
+    """
+
+    slots: int
+    sequences: int
+    objects: int
+    nbytes: int
 
 
 class SlotsExhaustedError(Exception):
@@ -34,19 +64,17 @@ class Slots(Generic[T]):
     def __init__(
         self, count: int, ttl_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.count = count
+        self._count = count
         self._ttl_s = ttl_s
         self._clock = clock
         self._live: dict[int, _Slot[T]] = {}
 
-    def __len__(self) -> int:
-        """Return the number of live sequences."""
+    def usage(self) -> Usage:
+        """Count what lives."""
         self._drop_idle()
-        return len(self._live)
-
-    def __iter__(self) -> Iterator[T]:
-        """Iterate over the states of all sequences."""
-        return (slot.state for slot in self._live.values())
+        states = [slot.state for slot in self._live.values()]
+        objects = sum(state.object_count for state in states)
+        return Usage(self._count, len(states), objects, sum(state.nbytes for state in states))
 
     def start(self, sequence_id: int, state: T) -> None:
         """Give a sequence a slot; replaces a live one of the same id.
@@ -55,8 +83,8 @@ class Slots(Generic[T]):
             SlotsExhaustedError: All slots are taken.
         """
         self._drop_idle()
-        if sequence_id not in self._live and len(self._live) >= self.count:
-            raise SlotsExhaustedError(f"all {self.count} sequence slots are in use")
+        if sequence_id not in self._live and len(self._live) >= self._count:
+            raise SlotsExhaustedError(f"all {self._count} sequence slots are in use")
         self._live[sequence_id] = _Slot(state, self._clock())
 
     def use(self, sequence_id: int) -> T:

@@ -11,7 +11,7 @@ from torch import Tensor
 from sam2_streaming.effort import FULL_EFFORT, Effort
 from sam2_streaming.engine import StreamingEngine
 from sam2_streaming.requests import InvalidRequestError, StepRequest, StepResult
-from sam2_streaming.slots import Slots, UnknownSequenceError
+from sam2_streaming.slots import Slots, UnknownSequenceError, Usage
 from sam2_streaming.stream import Found, Mode, Outcome, Plan, Stream, ViewSettings
 from sam2_streaming.windows import COVER, exclusive
 
@@ -56,25 +56,9 @@ class Tracker:
         self._batches_sequences = batches_sequences
         self._live: Slots[Stream] = Slots(slots, ttl_s, clock)
 
-    @property
-    def slots(self) -> int:
-        """Most sequences alive at a time."""
-        return self._live.count
-
-    @property
-    def active_sequences(self) -> int:
-        """Number of live sequences."""
-        return len(self._live)
-
-    @property
-    def tracked_objects(self) -> int:
-        """Number of objects in all live sequences."""
-        return sum(stream.object_count for stream in self._live)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of what is remembered of all objects, in bytes."""
-        return sum(stream.nbytes for stream in self._live)
+    def usage(self) -> Usage:
+        """Return how many sequences and objects live, and their size."""
+        return self._live.usage()
 
     def start(self, sequence_id: int) -> None:
         """Open a sequence without objects; replaces a live one of the same id.

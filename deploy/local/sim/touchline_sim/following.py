@@ -10,7 +10,7 @@ from sam2_streaming import rle
 from sam2_streaming.effort import Candidate, Effort, chosen
 from sam2_streaming.requests import InvalidRequestError, StepRequest, StepResult
 from sam2_streaming.shown import Shown, read_shown
-from sam2_streaming.slots import Slots, UnknownSequenceError
+from sam2_streaming.slots import Slots, UnknownSequenceError, Usage
 
 from touchline_sim.marks import read_number
 from touchline_sim.pace import Pace
@@ -62,6 +62,16 @@ class _Sequence:
     objects: dict[int, _Followed] = field(default_factory=dict)
     frame_index: int = 0
 
+    @property
+    def object_count(self) -> int:
+        """Number of objects that are followed."""
+        return len(self.objects)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of what SAM2 would remember of them, in bytes."""
+        return len(self.objects) * _BYTES_PER_OBJECT
+
 
 class RecordedTracker:
     """Follows the objects of several sequences; a stand-in for `sam2_streaming.tracker.Tracker`.
@@ -82,25 +92,9 @@ class RecordedTracker:
         self._effort = effort
         self._live: Slots[_Sequence] = Slots(slots, ttl_s)
 
-    @property
-    def slots(self) -> int:
-        """Most sequences alive at a time."""
-        return self._live.count
-
-    @property
-    def active_sequences(self) -> int:
-        """Number of live sequences."""
-        return len(self._live)
-
-    @property
-    def tracked_objects(self) -> int:
-        """Number of objects in all live sequences."""
-        return sum(len(sequence.objects) for sequence in self._live)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of what SAM2 would remember of all objects, in bytes."""
-        return self.tracked_objects * _BYTES_PER_OBJECT
+    def usage(self) -> Usage:
+        """Return how many sequences and objects live, and what size SAM2's would have."""
+        return self._live.usage()
 
     def start(self, sequence_id: int) -> None:
         """Open a sequence; SlotsExhaustedError if all slots are taken."""
@@ -125,11 +119,12 @@ class RecordedTracker:
             sequence = self._live.use(request.sequence_id)
             kept = sequence.objects.keys() - set(request.forget_object_ids.tolist())
             shown = read_shown(request, shape, kept)
+            effort = self._effort.limited(request.max_observed)
         except (InvalidRequestError, UnknownSequenceError) as error:
             return error
         people = self._people(frame)
         objects = _prompted(sequence.objects, kept, shown, people)
-        looked_at = self._looked_at(objects, shown, sequence.frame_index, request.max_observed)
+        looked_at = _looked_at(objects, shown, sequence.frame_index, effort)
         sequence.objects = {
             k: _seen(one, people) if k in looked_at else _rested(one)
             for k, one in sorted(objects.items())
@@ -146,17 +141,13 @@ class RecordedTracker:
         size = np.array([frame.shape[1], frame.shape[0]] * 2, np.float32)
         return dict(zip(scene.person_ids.tolist(), scene.boxes * size, strict=True))
 
-    def _looked_at(
-        self,
-        objects: Mapping[int, _Followed],
-        shown: Mapping[int, Shown],
-        frame_index: int,
-        most: int | None,
-    ) -> set[int]:
-        effort = self._effort if most is None else replace(self._effort, max_observed=most)
-        ids = sorted(objects)
-        candidates = [objects[k].candidate(k, is_prompted=k in shown) for k in ids]
-        return {ids[place] for place in chosen(candidates, frame_index, effort)}
+
+def _looked_at(
+    objects: Mapping[int, _Followed], shown: Mapping[int, Shown], frame_index: int, effort: Effort
+) -> set[int]:
+    ids = sorted(objects)
+    candidates = [objects[k].candidate(k, is_prompted=k in shown) for k in ids]
+    return {ids[place] for place in chosen(candidates, frame_index, effort)}
 
 
 def _prompted(

@@ -1,0 +1,1 @@
+"""The domain types that travel between the stages; frozen, without protobuf and without Triton."""

@@ -1,0 +1,71 @@
+"""Who people are: as one crop reads, as the client's team sheets say, as is believed."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Role(Enum):
+    """What a person does on the pitch."""
+
+    PLAYER = auto()
+    GOALKEEPER = auto()
+    REFEREE = auto()
+    OTHER = auto()
+
+
+class Team(Enum):
+    """One of the two sides of a match."""
+
+    A = auto()
+    B = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class NumberReading:
+    """What one crop says about a person.
+
+    Attributes:
+        visible: Probability that the number can be read in the crop, in `[0, 1]`.
+        numbers: float32 `(100,)`, probability of each shirt number given that it can be read;
+            index 0 is never a number.
+        roles: float32 `(4,)`, probability of each `Role` in order of definition.
+    """
+
+    visible: float
+    numbers: NDArray[np.float32]
+    roles: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What is believed about a track; every belief abstains (None) until it is founded."""
+
+    role: Role | None = None
+    role_confidence: float = 0.0
+    team: Team | None = None
+    team_confidence: float = 0.0
+    jersey_number: int | None = None
+    jersey_number_confidence: float = 0.0
+    player_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RosterEntry:
+    """One person of a team sheet."""
+
+    player_id: str
+    jersey_number: int
+    role: Role
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TeamSheet:
+    """What the client knows about one side."""
+
+    name: str = ""
+    kit_description: str = ""
+    roster: tuple[RosterEntry, ...] = ()
