@@ -159,8 +159,9 @@ class TritonSettings(_Group):
     probe_interval_s: float = Field(default=2.0, gt=0)
     """How often each replica is asked whether its model is ready, in seconds."""
     probe_timeout_s: float = Field(default=1.0, gt=0)
-    """Longest wait for a probe's answer, in seconds; a replica that misses two hangs. Half of it is
-    enough where requests wait in vain and another replica's server answers meanwhile."""
+    """Longest wait for a probe's answer, in seconds; a replica that misses two hangs. Where
+    requests wait in vain and another replica's server answers meanwhile, half of it is enough;
+    where there is no other replica, twice all of it, beside another model's server."""
     eject_after: int = Field(default=5, ge=1)
     """Failed requests in a row that take a replica out of use; a lost connection always does."""
     ejection_s: float = Field(default=1.0, gt=0)
@@ -203,6 +204,9 @@ class OverloadSettings(_Group):
     headroom: float = Field(default=0.9, gt=0, le=1)
     """Share of a model's measured capacity that admitted live streams may need by their declared
     frame rates."""
+    first_streams: int = Field(default=8, ge=1)
+    """Live streams that are let in at once while no model's capacity is known; every five seconds
+    as many again as are served already, unless something is left out for these."""
     memory_bytes: int = Field(default=8 << 30, ge=1 << 20)
     """Most memory that the frames under way of all streams of a process may need."""
     profile_window_s: float = Field(default=2.0, gt=0)

@@ -1,7 +1,9 @@
 """Which streams are let in: those that fit beside the ones that are served already."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from orchestrator.contracts import SAM2_TRACKER
 from orchestrator.errors import OverloadedError
@@ -11,13 +13,15 @@ from orchestrator.overload.ladder import Level
 from orchestrator.settings import Settings
 from orchestrator.triton.client import TritonClient
 from orchestrator.triton.snapshot import PoolSnapshot
-from orchestrator.types import StreamConfig
+from orchestrator.types.streams import StreamConfig
 from orchestrator.video_decoding import MAX_HELD_FRAMES
 
 _ASSUMED_PIXELS = 1920 * 1080
 """Size of frames whose stream does not say it."""
 _LEAST_FRAME_RATE = 5.0
 """Fewer frames a second than this measure no cost."""
+_SETTLED_S = 5.0
+"""After that long the load of a live stream shows, in what is left out if it was too much."""
 _EVERYBODY = "_everybody"
 """Account of all streams of a server; no tenant can be named so."""
 
@@ -28,12 +32,20 @@ def credit(config: StreamConfig, settings: Settings) -> int:
     return settings.stream.credit_frame_count + held
 
 
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """A stream that is open, and when it was let in, by `time.monotonic`."""
+
+    config: StreamConfig
+    at: float
+
+
 class Admission:
     """Admits streams by what the models were measured to do, and by memory; one per process.
 
     What a frame costs each model is measured while nothing is degraded. As long as a cost or a
-    capacity is unknown, it limits nothing. The tracker's slots are counted over all workers of the
-    server.
+    capacity is unknown, it limits nothing; while no model has both, live streams are let in step by
+    step. The tracker's slots are counted over all workers of the server.
     """
 
     def __init__(
@@ -43,7 +55,7 @@ class Admission:
         self._control = control
         self._settings = settings
         self._everybody = ledger.account(_EVERYBODY)
-        self._open: list[StreamConfig] = []
+        self._open: list[_Admitted] = []
         self._rows_per_frame: dict[str, float] = {}
 
     @contextmanager
@@ -62,17 +74,21 @@ class Admission:
         self._learn(pools)
         self._check_memory(config)
         if config.is_live and not is_resumed:
-            self._check_level()
-            self._check_capacity(config, pools)
+            self._check_load(config, pools)
         self._take_slot(None if is_resumed else pools.get(SAM2_TRACKER.name))
-        self._open.append(config)
+        admitted = _Admitted(config, time.monotonic())
+        self._open.append(admitted)
         try:
             yield
         finally:
-            self._open.remove(config)
+            self._open.remove(admitted)
             self._everybody.give_place_back()
-            if not any(other.is_live for other in self._open):
+            if not self._live:
                 self._control.ladder.reset()
+
+    @property
+    def _live(self) -> list[_Admitted]:
+        return [stream for stream in self._open if stream.config.is_live]
 
     def _learn(self, pools: dict[str, PoolSnapshot]) -> None:
         """Take note of the rows that each model is asked for per frame."""
@@ -83,7 +99,8 @@ class Admission:
             self._rows_per_frame[name] = pool.rows_per_s / frames_per_s
 
     def _check_memory(self, config: StreamConfig) -> None:
-        needed = sum(self._bytes(stream) for stream in (*self._open, config))
+        under_way = (stream.config for stream in self._open)
+        needed = sum(self._bytes(stream) for stream in (*under_way, config))
         most = self._settings.overload.memory_bytes
         if needed > most:
             raise OverloadedError(
@@ -101,19 +118,40 @@ class Admission:
             assert tracker is not None
             raise OverloadedError(f"{tracker.name} is full: all {tracker.slots} slots are taken")
 
-    def _check_level(self) -> None:
-        level = self._control.ladder.level
-        if level >= Level.BOXES_ONLY and any(stream.is_live for stream in self._open):
+    def _check_load(self, config: StreamConfig, pools: dict[str, PoolSnapshot]) -> None:
+        """Refuse a live stream that the models, as far as they are known, have no room for."""
+        capacities = {
+            name: capacity
+            for name, pool in pools.items()
+            if (capacity := pool.capacity_rows_per_s) and self._rows_per_frame.get(name)
+        }
+        self._check_level(Level.SEGMENT_LESS if capacities else Level.NORMAL)
+        if capacities:
+            self._check_capacity(config, capacities)
+        else:
+            self._check_newcomers()
+
+    def _check_level(self, highest: Level) -> None:
+        if self._live and self._control.ladder.level > highest:
             raise OverloadedError("the live streams here are overloaded; try another server")
 
-    def _check_capacity(self, config: StreamConfig, pools: dict[str, PoolSnapshot]) -> None:
-        live = [stream.frame_rate for stream in self._open if stream.is_live]
+    def _check_newcomers(self) -> None:
+        """Let no more in at a time than are served already: that twice as much fits is unknown."""
+        since = time.monotonic() - _SETTLED_S
+        settled = sum(stream.at <= since for stream in self._live)
+        most = max(self._settings.overload.first_streams, settled)
+        if len(self._live) - settled >= most:
+            raise OverloadedError(
+                f"no model's capacity is known yet: at most {most} live streams are let in within "
+                f"{_SETTLED_S:g} s; come again later, or try another server"
+            )
+
+    def _check_capacity(self, config: StreamConfig, capacities: Mapping[str, float]) -> None:
+        live = [stream.config.frame_rate for stream in self._live]
         frame_rate = sum(live) + config.frame_rate
-        for name, cost in self._rows_per_frame.items():
-            capacity = pools[name].capacity_rows_per_s if name in pools else None
-            if capacity is None:
-                continue
-            share, most = cost * frame_rate / capacity, self._settings.overload.headroom
+        for name, capacity in capacities.items():
+            share = self._rows_per_frame[name] * frame_rate / capacity
+            most = self._settings.overload.headroom
             if share > most:
                 raise OverloadedError(
                     f"{name} is full: with this stream live streams would need {share:.0%} of "

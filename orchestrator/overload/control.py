@@ -12,7 +12,8 @@ from orchestrator.overload.ladder import FULL_EFFORT, Effort, Ladder, Level
 from orchestrator.overload.profile import Profile
 from orchestrator.overload.window import MovingWindow
 from orchestrator.settings import Settings
-from orchestrator.types import Frame, StreamConfig
+from orchestrator.types.frames import Frame
+from orchestrator.types.streams import StreamConfig
 
 _RATE_WINDOW_S = 10.0
 _MISS = 2.0

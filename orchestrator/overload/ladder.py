@@ -13,7 +13,7 @@ from enum import IntEnum
 from orchestrator.metrics import DEGRADATION_LEVEL
 from orchestrator.overload.window import MovingWindow
 from orchestrator.settings import OverloadSettings
-from orchestrator.types import Degradation
+from orchestrator.types.results import Degradation
 
 _PRESSURE_SHARE = 0.9
 _LONGEST_PATIENCE = 16

@@ -1,10 +1,4 @@
-"""The one who looks after a replica: lets it join, probes it, has it repaired, brings it back.
-
-A replica that hangs is told from a slow one by asking its server whether it lives: no model,
-however long its batch, keeps a server from saying so. Where the machine, the network or this very
-process is what is slow, that answer is late, too; so another replica's server is asked at the same
-time, and only one that is silent while the other speaks is taken to hang.
-"""
+"""The one who looks after a replica: lets it join, probes it, has it repaired, brings it back."""
 
 import asyncio
 import contextlib
@@ -19,9 +13,12 @@ from orchestrator import metrics
 from orchestrator.errors import ModelError
 from orchestrator.settings import TritonSettings
 from orchestrator.triton.codec import LiveModel
+from orchestrator.triton.connection import Connection
 from orchestrator.triton.faults import ReplicaDownError
+from orchestrator.triton.probe import Answer
 from orchestrator.triton.repair import reload
-from orchestrator.triton.replica import Replica, Verdict
+from orchestrator.triton.replica import Replica
+from orchestrator.triton.silence import hangs
 
 _MISSED_PROBES = 2
 _LOOK_S = 0.1
@@ -41,6 +38,9 @@ class Pool(Protocol):
 
     def another(self, replica: Replica) -> Replica | None:
         """Return some other replica that could take over, if there is one."""
+
+    def witness(self, replica: Replica) -> Connection | None:
+        """Return another server to compare the replica's with, if there is one."""
 
 
 class Attendant:
@@ -69,17 +69,24 @@ class Attendant:
                 await asyncio.sleep(self._settings.probe_interval_s)
 
     async def _listen(self) -> None:
-        """Have a replica that answers no request judged, while another could take over."""
-        replica = self._replica
-        await replica.busy.wait()
+        """Have a replica judged that answers no request."""
+        await self._replica.busy.wait()
         await asyncio.sleep(_LOOK_S)
-        other = self._pool.another(replica) if replica.is_silent else None
-        if other is None:
-            return
-        timeout_s = self._settings.probe_timeout_s / 2
-        lives, other_lives = await asyncio.gather(replica.lives(timeout_s), other.lives(timeout_s))
-        if other_lives and not lives and replica.is_silent:
+        if self._replica.is_silent and await self._hangs() and self._replica.is_silent:
             self._eject_hung()
+
+    async def _hangs(self) -> bool:
+        """Whether its server says nothing, beside another that does.
+
+        Where no other replica could take over, a mistake costs more: it gets four times as long.
+        """
+        replica, timeout_s = self._replica, self._settings.probe_timeout_s
+        has_successor = self._pool.another(replica) is not None
+        for seconds in [timeout_s / 2] if has_successor else [timeout_s, timeout_s]:
+            witness = self._pool.witness(replica)
+            if witness is None or not await hangs(replica.connection, witness, seconds):
+                return False
+        return True
 
     async def _turn(self) -> None:
         if self._replica.is_repairing:
@@ -94,7 +101,7 @@ class Attendant:
         health = self._replica.health
         await asyncio.sleep(health.remaining_s)
         try:
-            self._pool.admit(self._replica, await self._replica.join())
+            self._pool.admit(self._replica, await self._replica.probe.model())
         except ReplicaDownError as error:
             health.stay_out(str(error))
         except ModelError as error:
@@ -114,21 +121,18 @@ class Attendant:
                     await replica.shaken.wait()
                 return
         asked_at = time.monotonic()
-        verdict = await replica.probe()
-        if verdict is Verdict.SILENT:
-            self._count_silence(asked_at)
+        answer = await replica.probe.is_ready()
+        if answer is Answer.NONE:
+            await self._count_silence(asked_at)
             return
         self._missed = 0
-        if verdict is Verdict.DOWN:
+        if answer is Answer.ERROR:
             replica.eject("down", "a probe could not reach it")
-        elif verdict is Verdict.NOT_READY and self._pool.another(replica):
+        elif answer is Answer.NO and self._pool.another(replica):
             replica.eject("not_ready", "its model is not ready")
 
-    def _count_silence(self, asked_at: float) -> None:
-        """Eject a replica that hangs: neither probes nor requests are answered.
-
-        Without another to take over there is no hurry: a busy machine is slow to answer probes.
-        """
+    async def _count_silence(self, asked_at: float) -> None:
+        """Eject a replica that hangs: neither probes nor requests are answered."""
         self._silent_since = self._silent_since if self._missed else asked_at
         self._missed += 1
         replica, now = self._replica, time.monotonic()
@@ -136,7 +140,7 @@ class Attendant:
             self._missed = 0
             return
         is_long = now - self._silent_since >= self._settings.infer_timeout_s
-        if self._missed >= _MISSED_PROBES and (is_long or self._pool.another(replica)):
+        if self._missed >= _MISSED_PROBES and (is_long or await self._hangs()):
             self._eject_hung()
 
     def _eject_hung(self) -> None:

@@ -23,7 +23,7 @@ from orchestrator.triton.sequences import SequencePool
 from orchestrator.triton.snapshot import PoolSnapshot
 from orchestrator.triton.transport import SharedMemoryPool
 from orchestrator.triton.wire import Request, SequenceStep
-from orchestrator.types import Caller
+from orchestrator.types.streams import Caller
 
 __all__ = ["SequenceStep", "TritonClient"]
 

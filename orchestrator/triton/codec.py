@@ -1,5 +1,6 @@
 """numpy arrays to Triton tensors and back, every one checked against its contract."""
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -83,23 +84,31 @@ def decode(model: LiveModel, result: InferResult) -> dict[str, Tensor]:
         TensorContractError: An output is missing or breaks the contract.
     """
     # `InferResult.as_numpy` would walk through all outputs for each of them.
-    reply = result.get_response()
+    reply, name = result.get_response(), model.contract.name
     arrays = {
-        output.name: _array(output, raw)
+        output.name: _array(name, output, raw)
         for output, raw in zip(reply.outputs, reply.raw_output_contents, strict=False)
     }
     outputs: dict[str, Tensor] = {}
     for spec in model.contract.outputs:
         if spec.name not in arrays:
-            raise TensorContractError(model.contract.name, f"output {spec.name} is missing")
+            raise TensorContractError(name, f"output {spec.name} is missing")
         outputs[spec.name] = array = arrays[spec.name]
         _check(model, spec, array)
     return outputs
 
 
-def _array(output: service_pb2.ModelInferResponse.InferOutputTensor, raw: bytes) -> Tensor:
+def _array(
+    model: str, output: service_pb2.ModelInferResponse.InferOutputTensor, raw: bytes
+) -> Tensor:
     """View an output's bytes as an array; strings are copied."""
-    if output.datatype == "BYTES":
-        strings: Tensor = deserialize_bytes_tensor(raw).reshape(output.shape)
-        return strings
-    return np.frombuffer(raw, triton_to_np_dtype(output.datatype)).reshape(output.shape)
+    try:
+        if output.datatype == "BYTES":
+            strings: Tensor = deserialize_bytes_tensor(raw).reshape(output.shape)
+            return strings
+        return np.frombuffer(raw, triton_to_np_dtype(output.datatype)).reshape(output.shape)
+    except (ValueError, struct.error) as error:
+        raise TensorContractError(
+            model,
+            f"output {output.name}: {len(raw)} bytes are no {output.datatype} {list(output.shape)}",
+        ) from error

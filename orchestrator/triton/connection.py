@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import time
 from pathlib import Path
 
@@ -138,6 +139,11 @@ class Connections:
         connection, users = self._open.get(address) or (self._connect(address), 0)
         self._open[address] = connection, users + 1
         return connection
+
+    def another(self, connection: Connection) -> Connection | None:
+        """Return the connection to some other server, if there is one."""
+        others = [other for other, _ in self._open.values() if other is not connection]
+        return random.choice(others) if others else None
 
     async def close(self) -> None:
         """Close all connections."""

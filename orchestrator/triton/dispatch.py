@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 
 from orchestrator.errors import DeadlinePassedError, ModelError, ModelOverloadedError
 from orchestrator.triton.fair import FairQueue, Item, Path
-from orchestrator.types import Caller
+from orchestrator.types.streams import Caller
 
 _LIVE, _STORED = ("live", 15.0), ("stored", 1.0)
 """Live requests go before stored ones, but for a trickle that keeps these from starving."""

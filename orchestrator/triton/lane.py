@@ -27,7 +27,6 @@ class Traffic:
         self.queue = Latency()
         self.service = Latency()
         self.rate = Rate()
-        self.capacity = Capacity()
         self._model = model
         self._queue_seconds = metrics.MODEL_QUEUE_SECONDS.labels(model)
         self._service_seconds = metrics.MODEL_SERVICE_SECONDS.labels(model)
@@ -75,6 +74,12 @@ class Lane:
         self._pick_other = pick_other
         self._traffic = traffic
         self._replicas = replicas
+        self._capacity = Capacity()
+
+    @property
+    def replica_rows_per_s(self) -> float | None:
+        """What one replica behind this queue can do; None until it was kept busy for a while."""
+        return self._capacity.rows_per_s()
 
     @property
     def queued(self) -> int:
@@ -117,10 +122,9 @@ class Lane:
         try:
             outputs = await self._answer(replica, request)
         finally:
-            self.pump()
-            self._traffic.capacity.add(
-                rows / max(1, self._replicas()), is_saturated=self.queued > 0
-            )
+            replicas = self._replicas()
+            is_saturated = replicas > 0 and self.queued > 0
+            self._capacity.add(rows / max(1, replicas), is_saturated=is_saturated)
         self._traffic.served(time.monotonic() - sent_at, rows)
         return outputs
 
@@ -131,26 +135,27 @@ class Lane:
         it is asked as well, and the first answer counts.
         """
         if self._pick_other is None or request.deadline == math.inf or self._replicas() < 2:
-            return await _asked(replica, request)
-        asking = {asyncio.create_task(_asked(replica, request))}
+            return await self._asked(replica, request)
+        asking = {asyncio.create_task(self._asked(replica, request))}
         try:
             patience_s = max(_HEDGE_S, _HEDGE_TIMES * self._traffic.service.mean_s)
             await asyncio.wait(asking, timeout=patience_s)
             if replica.health.silent_s >= patience_s:
                 other = self._pick_other(request.rows, replica)
                 if other is not None:
-                    asking.add(asyncio.create_task(_asked(other, request)))
+                    asking.add(asyncio.create_task(self._asked(other, request)))
             return await _first_answer(asking)
         finally:
             for task in asking:
                 task.cancel()
 
-
-async def _asked(replica: Replica, request: Request) -> dict[str, Tensor]:
-    try:
-        return await replica.infer(request)
-    finally:
-        replica.release(request.rows)
+    async def _asked(self, replica: Replica, request: Request) -> dict[str, Tensor]:
+        """Ask a replica; then, and however it ends, its room goes to whoever waits."""
+        try:
+            return await replica.infer(request)
+        finally:
+            replica.release(request.rows)
+            self.pump()
 
 
 async def _first_answer(asking: set[asyncio.Task[dict[str, Tensor]]]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from orchestrator.errors import ModelError, ModelUnavailableError
 from orchestrator.settings import TritonSettings, TritonTlsSettings
 from orchestrator.triton.attendant import Attendant
 from orchestrator.triton.codec import LiveModel
-from orchestrator.triton.connection import Connections
+from orchestrator.triton.connection import Connection, Connections
 from orchestrator.triton.endpoints import Endpoint, Snapshots
 from orchestrator.triton.live_model import check_replica
 from orchestrator.triton.replica import Replica
@@ -113,6 +113,8 @@ class Members:
 
     async def close(self) -> None:
         """Leave all replicas."""
+        for replica in self.all:
+            replica.close()
         tasks = [*self._attendants.values(), *self._leaving]
         if self._following is not None:
             tasks.append(self._following)
@@ -149,6 +151,11 @@ class Members:
         """Return some other replica that could take over, if there is one."""
         ready = [r for r in self.all if r is not replica and r.state is ReplicaState.READY]
         return random.choice(ready) if ready else None
+
+    def witness(self, replica: Replica) -> Connection | None:
+        """Return another server, one that has the same model if there is one."""
+        other = self.another(replica)
+        return other.connection if other else self._connections.another(replica.connection)
 
     async def _follow(self) -> None:
         try:
@@ -192,7 +199,10 @@ class Members:
         """Close a replica's connection once its last calls are over."""
         attendant.cancel()
         await asyncio.gather(attendant, return_exceptions=True)
-        await replica.settled(self._settings.infer_timeout_s)
+        try:
+            await replica.settled(self._settings.infer_timeout_s)
+        finally:
+            replica.close()
         await self._connections.release(replica.connection)
 
     def _changed(self) -> None:

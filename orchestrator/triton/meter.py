@@ -10,7 +10,7 @@ _SAMPLES = 512
 _SMOOTHING = 0.1
 _HALF_LIFE_S = 10.0
 _FOUNDED_S = 0.5
-"""Saturated time that a measured capacity rests on at least."""
+"""Least time without a break in which a replica was saturated, to count."""
 
 Clock = Callable[[], float]
 
@@ -58,24 +58,35 @@ class Rate:
 
 
 class Capacity:
-    """What one replica can do: its rate over the times in which it never lacked work."""
+    """What one replica can do: its rate over times in which it never lacked work.
+
+    Answers come by the batch, so such a time counts once it has lasted: a short one may hold the
+    answers of two batches and the work of none. Where nothing ever queues nothing is measured. That
+    goes for a tracker whose slots fit into the batches in flight: its slots are what it can do.
+    """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._saturated_since: float | None = None
+        self._saturated_since = math.inf
+        self._rows_since = 0.0
         self._rows = 0.0
         self._seconds = 0.0
 
     def add(self, rows: float, *, is_saturated: bool) -> None:
         """Count rows that were answered now, and say whether work is left to fill the replica."""
         now = self._clock()
-        if self._saturated_since is not None:
+        self._rows_since += rows
+        if not is_saturated:
+            self._saturated_since = math.inf
+        elif self._saturated_since == math.inf:
+            self._saturated_since, self._rows_since = now, 0.0
+        elif now - self._saturated_since >= _FOUNDED_S:
             seconds = now - self._saturated_since
             kept = 0.5 ** (seconds / _HALF_LIFE_S)
-            self._rows = kept * self._rows + rows
+            self._rows = kept * self._rows + self._rows_since
             self._seconds = kept * self._seconds + seconds
-        self._saturated_since = now if is_saturated else None
+            self._saturated_since, self._rows_since = now, 0.0
 
     def rows_per_s(self) -> float | None:
         """Return rows per second; None while it was not saturated for long enough."""
-        return self._rows / self._seconds if self._seconds >= _FOUNDED_S else None
+        return self._rows / self._seconds if self._seconds else None

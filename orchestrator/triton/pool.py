@@ -71,7 +71,13 @@ class StatelessPool:
             ReplicaSnapshot(replica.address, replica.state, replica.in_flight)
             for replica in self.members.all
         )
-        return pool_snapshot(self.members.model, self._traffic, self._lane.queued, replicas)
+        return pool_snapshot(
+            self.members.model,
+            self._traffic,
+            self._lane.queued,
+            self._lane.replica_rows_per_s,
+            replicas,
+        )
 
     async def close(self) -> None:
         """Leave the replicas."""
@@ -112,11 +118,14 @@ def nobody(members: Members) -> ModelUnavailableError:
 
 
 def pool_snapshot(
-    model: LiveModel, traffic: Traffic, queued: int, replicas: tuple[ReplicaSnapshot, ...]
+    model: LiveModel,
+    traffic: Traffic,
+    queued: int,
+    each: float | None,
+    replicas: tuple[ReplicaSnapshot, ...],
 ) -> PoolSnapshot:
-    """Put a pool's figures together."""
+    """Put a pool's figures together; `each` is what one replica can do, in rows per second."""
     states = [replica.state for replica in replicas]
-    each = traffic.capacity.rows_per_s()
     return PoolSnapshot(
         name=model.contract.name,
         in_flight=sum(replica.in_flight for replica in replicas),

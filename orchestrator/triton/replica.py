@@ -5,16 +5,13 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable
-from enum import Enum, auto
-
-from tritonclient.grpc import InferResult
-from tritonclient.utils import InferenceServerException
+from collections.abc import Callable
 
 from orchestrator import metrics
 from orchestrator.contracts import ModelContract
 from orchestrator.errors import DeadlinePassedError, ModelError, ModelUnavailableError
 from orchestrator.settings import TritonSettings
+from orchestrator.triton.calls import Calls
 from orchestrator.triton.codec import LiveModel, Tensor, decode
 from orchestrator.triton.connection import Connection
 from orchestrator.triton.faults import (
@@ -23,26 +20,17 @@ from orchestrator.triton.faults import (
     StubDiedError,
 )
 from orchestrator.triton.health import Health
-from orchestrator.triton.live_model import read_model
+from orchestrator.triton.probe import Probe
 from orchestrator.triton.snapshot import ReplicaState
 from orchestrator.triton.transport import SharedMemoryPool
 from orchestrator.triton.wire import Request, Wire
 
 _SUSPICIOUS_S = 0.5
-"""After that long without an answer, a call is followed up even when its caller has gone."""
+"""After that long without an answer, a call is heard out even when its caller has gone."""
 _SILENT_S = 0.25
 """After that long without an answer, the server is asked whether it lives."""
 
 log = logging.getLogger(__name__)
-
-
-class Verdict(Enum):
-    """What a probe found."""
-
-    READY = auto()
-    NOT_READY = auto()
-    SILENT = auto()
-    DOWN = auto()
 
 
 class Replica:
@@ -58,6 +46,7 @@ class Replica:
         is_gone: Whether it has left the pool for good.
         shaken: Set when its state changes, for whoever tends it.
         busy: Set while something is in flight.
+        probe: Asks its server about the model.
     """
 
     def __init__(
@@ -78,16 +67,15 @@ class Replica:
         self.shaken = asyncio.Event()
         self.busy = asyncio.Event()
         self.connection = connection
-        self._contract = contract
-        self._memory = memory
-        self._wire = Wire(contract.name, connection, memory)
+        self.probe = Probe(contract, connection, memory, settings)
+        self._name = contract.name
         self._settings = settings
         self._on_change = on_change
         self._rows = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._calls: set[asyncio.Timeout] = set()
-        self._witness: asyncio.Task[InferResult] | None = None
+        wire = Wire(contract.name, connection, memory)
+        self._calls = Calls(wire, settings.infer_timeout_s, self._heard)
 
     @property
     def address(self) -> str:
@@ -173,9 +161,11 @@ class Replica:
         """
         assert self.model is not None
         left = math.inf if request.step else request.deadline - time.monotonic()
+        is_hurried = request.deadline < math.inf
+        hear_out = is_hurried and self.health.silent_s >= _SUSPICIOUS_S
         try:
-            async with self._droppable(min(request.timeout_s, left)):
-                result = await self._send(request)
+            seconds = min(request.timeout_s, left)
+            result = await self._calls.send(request, seconds, hear_out=hear_out)
         except TimeoutError:
             raise self._unanswered(request, is_late=left < request.timeout_s) from None
         except ModelError as error:
@@ -184,59 +174,11 @@ class Replica:
         self.health.answered()
         return decode(self.model, result)
 
-    async def join(self) -> LiveModel:
-        """Find out whether the model can be used here, and what it is like.
-
-        Raises:
-            ModelUnavailableError: It is not ready, or the transport that the settings ask for does
-                not work.
-            TensorContractError: It differs from its contract.
-        """
-        name, timeout_s = self._contract.name, self._settings.probe_timeout_s
-        try:
-            client = self.connection.client
-            if not await client.is_model_ready(name, client_timeout=timeout_s):
-                raise ReplicaDownError(name, "not ready")
-            model = await read_model(client, self._contract, timeout_s)
-        except InferenceServerException as error:
-            raise ReplicaDownError(name, error.message()) from error
-        if self._settings.transport != "grpc":
-            shares = await self.connection.probe_shared_memory(self._memory)
-            if not shares and self._settings.transport == "shared_memory":
-                raise ModelUnavailableError(
-                    self.address,
-                    "triton.transport is shared_memory, but this server cannot open a region of "
-                    "this host; expected both in one IPC namespace with room in /dev/shm",
-                )
-        return model
-
-    async def probe(self) -> Verdict:
-        """Ask the server whether the model is ready."""
-        try:
-            is_ready = await self.connection.client.is_model_ready(
-                self._contract.name, client_timeout=self._settings.probe_timeout_s
-            )
-        except InferenceServerException as error:
-            return Verdict.SILENT if _is_late(error) else Verdict.DOWN
-        return Verdict.READY if is_ready else Verdict.NOT_READY
-
-    async def lives(self, timeout_s: float) -> bool:
-        """Ask the server whether it lives; any word will do, also that it is about to end.
-
-        It answers however busy its models are. Whether a model is ready it may have to ask the
-        model's process for (Triton from 2026 on), which is no sign of life of its own.
-        """
-        try:
-            await self.connection.client.is_server_live(client_timeout=timeout_s)
-        except InferenceServerException as error:
-            return not _is_late(error)
-        return True
-
     def come_back(self, model: LiveModel) -> None:
         """Put it in use."""
         self.model = model
         self.health.come_back()
-        log.info("%s at %s is ready", self._contract.name, self.address)
+        log.info("%s at %s is ready", self._name, self.address)
         self._changed()
 
     def eject(
@@ -252,87 +194,58 @@ class Replica:
         """
         if not self.is_usable:
             return
-        log.warning("%s at %s is out of use: %s", self._contract.name, self.address, detail)
-        metrics.MODEL_EJECTIONS.labels(self._contract.name, kind).inc()
+        log.warning("%s at %s is out of use: %s", self._name, self.address, detail)
+        metrics.MODEL_EJECTIONS.labels(self._name, kind).inc()
         self.health.eject(detail, is_hopeless=is_hopeless)
         self.epoch += 1
         if drops_calls:
-            self._drop_calls()
+            self._calls.drop()
         self._changed()
 
     def retire(self) -> None:
         """It has left the pool; calls under way may finish."""
         self.is_gone = True
         self.epoch += 1
-        if self._witness is not None:
-            self._witness.cancel()
         self._changed()
+
+    def close(self) -> None:
+        """Nobody waits for an answer any more."""
+        self._calls.close()
 
     def _changed(self) -> None:
         self.shaken.set()
         self._on_change()
 
-    async def _send(self, request: Request) -> InferResult:
-        """Send a request; where nobody had an answer lately, learn how it ends whatever comes.
-
-        Triton tells only after a second that a model's process is dead. Callers in a hurry are gone
-        by then, and none of them would ever know.
-        """
-        is_patient = request.deadline == math.inf
-        if is_patient or self._witness is not None or self.health.silent_s < _SUSPICIOUS_S:
-            return await self._wire.send(request)
-        self._witness = asyncio.create_task(self._witnessed(request))
-        self._witness.add_done_callback(self._hear)
-        return await asyncio.shield(self._witness)
-
-    async def _witnessed(self, request: Request) -> InferResult:
-        async with asyncio.timeout(request.timeout_s):
-            return await self._wire.send(request)
-
-    def _hear(self, witness: asyncio.Task[InferResult]) -> None:
-        self._witness = None
-        error = None if witness.cancelled() else witness.exception()
-        if isinstance(error, ReplicaDownError):
-            self._note(error)
-        elif error is None and not witness.cancelled():
+    def _heard(self, error: BaseException | None) -> None:
+        """Take note of how a call ended that was heard out, whether or not its caller waited."""
+        if error is None:
             self.health.answered()
-
-    @contextlib.asynccontextmanager
-    async def _droppable(self, seconds: float) -> AsyncIterator[None]:
-        """Bound a call in time; `_drop_calls` may end it earlier."""
-        async with asyncio.timeout(seconds) as call:
-            self._calls.add(call)
-            try:
-                yield
-            finally:
-                self._calls.discard(call)
-
-    def _drop_calls(self) -> None:
-        now = asyncio.get_running_loop().time()
-        for call in self._calls:
-            if not call.expired():
-                call.reschedule(now)
+        elif isinstance(error, ReplicaDownError):
+            self._note(error)
+        elif isinstance(error, TimeoutError):
+            seconds = self._settings.infer_timeout_s
+            if self.health.silent_s >= seconds:
+                self.eject("timeout", f"it answered nobody for {seconds:g} s")
 
     def _unanswered(self, request: Request, *, is_late: bool) -> ModelError:
         """Return the error of a call that ran out of time, or was dropped."""
-        name = self._contract.name
         if not self.is_usable:
-            return ReplicaDownError(name, f"{self.address}: {self.health.reason}")
-        detail = "no answer before the deadline" if is_late else f"none in {request.timeout_s:g} s"
-        if is_late and self.health.silent_s < self._settings.infer_timeout_s:
-            return DeadlinePassedError(name, detail)  # which says nothing against the replica
+            return ReplicaDownError(self._name, f"{self.address}: {self.health.reason}")
+        if is_late:  # which says nothing against the replica
+            return DeadlinePassedError(self._name, "no answer before the deadline")
+        detail = f"none in {request.timeout_s:g} s"
         if self.health.failed():
             self.eject("timeout", detail)
-        return ModelUnavailableError(name, f"{self.address}: {detail}")
+        return ModelUnavailableError(self._name, f"{self.address}: {detail}")
 
     def _note(self, error: ModelError) -> None:
-        """Draw the consequences of an answer that is an error."""
+        """Draw the consequences of a call that ended with an error."""
         if isinstance(error, StubDiedError):
             self._lose_stub(str(error))
         elif isinstance(error, ReplicaDownError):
             self.eject("down", str(error))
-        elif not isinstance(error, ReplicaFailedError):
-            self.health.answered()
+        elif not isinstance(error, ReplicaFailedError | ModelUnavailableError):
+            self.health.answered()  # a refusal is an answer
         elif self.health.failed():
             self.eject("failures", str(error))
 
@@ -342,7 +255,3 @@ class Replica:
             repairs = self._settings.repair_attempts > 0
             self.eject("stub_died", detail, drops_calls=True, is_hopeless=not repairs)
             self.is_repairing = repairs
-
-
-def _is_late(error: InferenceServerException) -> bool:
-    return "DEADLINE_EXCEEDED" in (error.status() or "")

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
+from statistics import fmean
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from orchestrator.triton.pool import nobody, pool_snapshot
 from orchestrator.triton.replica import Replica
 from orchestrator.triton.snapshot import PoolSnapshot, ReplicaSnapshot, ReplicaState
 from orchestrator.triton.wire import Request, SequenceStep
-from orchestrator.types import Caller
+from orchestrator.types.streams import Caller
 
 _END_S = 2.0
 _FULL_S = 1.0
@@ -55,7 +56,9 @@ class _Home:
         self.sequences: set[int] = set()
         self.orphans: set[int] = set()
         self.full_until = 0.0
-        self.lane = Lane(model, self._pick, settings.max_queued, traffic, lambda: 1)
+        self.lane = Lane(
+            model, self._pick, settings.max_queued, traffic, lambda: int(replica.is_usable)
+        )
 
     @property
     def has_slot(self) -> bool:
@@ -109,8 +112,11 @@ class SequencePool:
     def snapshot(self) -> PoolSnapshot:
         """Return the present state."""
         queued = sum(home.lane.queued for home in self._homes.values())
+        found = [home.lane.replica_rows_per_s for home in self._homes.values()]
+        known = [rows_per_s for rows_per_s in found if rows_per_s is not None]
+        each = fmean(known) if known else None
         replicas = tuple(self._replica_snapshot(replica) for replica in self.members.all)
-        return pool_snapshot(self.members.model, self._traffic, queued, replicas)
+        return pool_snapshot(self.members.model, self._traffic, queued, each, replicas)
 
     async def close(self) -> None:
         """Let sequences that are being ended end, and leave the replicas."""
@@ -123,6 +129,8 @@ class SequencePool:
         await self.members.wait_for_one(max(0.0, patience))
         is_full = False
         for home in self._in_order(sequence_id):
+            if not home.replica.is_usable:  # it went down while others were asked
+                continue
             if not home.has_slot:
                 is_full = True
                 continue

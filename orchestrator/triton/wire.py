@@ -14,7 +14,7 @@ from orchestrator.triton.codec import Tensor
 from orchestrator.triton.connection import Connection
 from orchestrator.triton.faults import RegionUnknownError, translate
 from orchestrator.triton.transport import Region, SharedMemoryPool
-from orchestrator.types import Caller
+from orchestrator.types.streams import Caller
 
 _SHARED_MEMORY_FROM_BYTES = 1 << 16
 """Smaller tensors cost less inside the message than a region costs in bookkeeping."""

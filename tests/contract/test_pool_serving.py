@@ -17,7 +17,8 @@ from orchestrator.settings import TritonSettings
 from orchestrator.stages.segmenting import Segmenter
 from orchestrator.triton.client import TritonClient
 from orchestrator.triton.snapshot import ReplicaState
-from orchestrator.types import Caller, Frame, FrameHeader
+from orchestrator.types.frames import Frame, FrameHeader
+from orchestrator.types.streams import Caller
 from tests.load.pictures import MatchPictures
 from tests.patience import until
 

@@ -131,7 +131,10 @@ async def run(plan: Plan, profile: str, frame_rate: float, budget_s: float) -> R
         pictures.jpeg(number)
     overrides = {model: {"profile": profile} for model in _MODELS}
     overrides["sam2_tracker"]["slots"] = str(2 * MOST_STREAMS)
-    settings = {"TOUCHLINE_SERVER__MAX_STREAMS": str(2 * MOST_STREAMS)}
+    settings = {
+        "TOUCHLINE_SERVER__MAX_STREAMS": str(2 * MOST_STREAMS),
+        "TOUCHLINE_OVERLOAD__FIRST_STREAMS": str(2 * MOST_STREAMS),
+    }
     async with (
         LocalCluster("sim", overrides=overrides) as cluster,
         OrchestratorProcess(cluster.endpoints, settings=settings) as served,

@@ -38,6 +38,11 @@ class Relay:
         """Forward nothing any more, and say so to nobody: both ends stay half open."""
         self._open.clear()
 
+    def forward_newcomers(self) -> None:
+        """Forward connections made from now on; those that fell silent stay so."""
+        self._open = asyncio.Event()
+        self._open.set()
+
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection(self._host, self._port)
         self._writers += [writer, server_writer]

@@ -15,7 +15,7 @@ from orchestrator.errors import (
     ModelUnavailableError,
 )
 from orchestrator.triton.dispatch import Dispatcher
-from orchestrator.types import Caller
+from orchestrator.types.streams import Caller
 
 
 class Server:

@@ -115,3 +115,31 @@ def test_capacity_is_measured_only_while_work_is_waiting():
     clock.now += 100  # a pause is not slowness
     capacity.add(8, is_saturated=True)
     assert abs(capacity.rows_per_s() - 80) < 1
+
+
+def test_answers_that_come_by_the_batch_do_not_look_like_more_than_they_are():
+    clock = Clock()
+    capacity = Capacity(clock)
+    for _ in range(2000):  # a short queue whenever a batch ends, and none a moment later
+        clock.now += 0.1
+        for row in range(8):
+            capacity.add(1, is_saturated=row < 3)
+            clock.now += 0.0005
+    assert capacity.rows_per_s() is None
+    for _ in range(100):
+        clock.now += 0.1
+        for _ in range(8):
+            capacity.add(1, is_saturated=True)
+    assert abs(capacity.rows_per_s() - 80) < 2
+
+
+def test_an_outage_is_not_slowness():
+    clock = Clock()
+    capacity = Capacity(clock)
+    for _ in range(100):
+        clock.now += 0.1
+        capacity.add(8, is_saturated=True)
+    clock.now += 60
+    capacity.add(8, is_saturated=False)  # for want of a replica
+    capacity.add(8, is_saturated=True)
+    assert abs(capacity.rows_per_s() - 80) < 2

@@ -1,5 +1,6 @@
 """Which streams are let in: fabricated pools, real rules."""
 
+import types
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -12,7 +13,8 @@ from orchestrator.overload.control import LoadControl
 from orchestrator.overload.ladder import Level
 from orchestrator.settings import OverloadSettings, Settings
 from orchestrator.triton.snapshot import PoolSnapshot, ReplicaSnapshot, ReplicaState
-from orchestrator.types import Encoding, StreamConfig
+from orchestrator.types.frames import Encoding
+from orchestrator.types.streams import StreamConfig
 
 LIVE = StreamConfig("live", Encoding.JPEG, is_live=True, latency_budget_s=0.5)
 STORED = StreamConfig("stored", Encoding.JPEG)
@@ -48,10 +50,73 @@ def admit(cluster, stack, config=LIVE, count=1):
         stack.enter_context(cluster.admission.admit(config))
 
 
-def test_as_long_as_nothing_is_measured_everybody_is_let_in():
+@pytest.fixture
+def clock(monkeypatch):
+    """What admission takes the time to be."""
+    clock = types.SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(
+        "orchestrator.overload.admission.time",
+        types.SimpleNamespace(monotonic=lambda: clock.now),
+    )
+    return clock
+
+
+def admitted(cluster, stack, count):
+    """How many of so many live streams are let in at once."""
+    for number in range(count):
+        try:
+            admit(cluster, stack)
+        except OverloadedError:
+            return number
+    return count
+
+
+def test_as_long_as_no_capacity_is_known_the_number_of_live_streams_doubles_at_most(clock):
     cluster = Cluster([pool("rfdetr_detector"), pool("sam2_tracker")])
     with ExitStack() as stack:
-        admit(cluster, stack, count=16)
+        assert admitted(cluster, stack, 64) == 8
+        with pytest.raises(OverloadedError, match="capacity is known yet: at most 8 live streams"):
+            admit(cluster, stack)
+        admit(cluster, stack, STORED, count=4)  # they yield
+        stack.enter_context(cluster.admission.admit(LIVE, is_resumed=True))
+        clock.now += 4
+        assert admitted(cluster, stack, 64) == 0
+        clock.now += 2
+        assert [admitted(cluster, stack, 64), admitted(cluster, stack, 64)] == [9, 0]
+        clock.now += 6
+        assert admitted(cluster, stack, 64) == 18
+    with ExitStack() as stack:  # who has left is no newcomer any more
+        assert admitted(cluster, stack, 64) == 8
+
+
+def test_once_a_capacity_is_known_it_alone_decides_how_many_come_at_once():
+    cluster = Cluster([pool("rfdetr_detector", rows_per_s=25, capacity=2000)])
+    cluster.answer(25)
+    with ExitStack() as stack:
+        admit(cluster, stack, count=64)
+
+
+def test_a_capacity_of_a_model_that_frames_do_not_need_tells_nothing(clock):
+    cluster = Cluster([pool("siglip_text", rows_per_s=0, capacity=500), pool("sam2_tracker")])
+    cluster.answer(25)
+    with ExitStack() as stack:
+        assert admitted(cluster, stack, 64) == 8
+
+
+def test_where_no_capacity_is_known_nobody_comes_while_anything_is_left_out():
+    cluster = Cluster([pool("sam2_tracker", slots=16)])
+    with ExitStack() as stack:
+        admit(cluster, stack)
+        cluster.control.ladder._enter(Level.IDENTIFY_LESS)
+        with pytest.raises(OverloadedError, match="the live streams here are overloaded"):
+            admit(cluster, stack)
+        admit(cluster, stack, STORED)
+    cluster = Cluster([pool("sam2_tracker", rows_per_s=25, capacity=1000)])
+    cluster.answer(25)
+    with ExitStack() as stack:
+        admit(cluster, stack)
+        cluster.control.ladder._enter(Level.IDENTIFY_LESS)
+        admit(cluster, stack)
 
 
 def test_live_streams_are_let_in_as_far_as_their_frame_rates_fit_the_slowest_model():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.overload.ladder import Ladder, Level
 from orchestrator.settings import OverloadSettings
-from orchestrator.types import Degradation
+from orchestrator.types.results import Degradation
 
 _COST = {
     Level.NORMAL: 1.0,

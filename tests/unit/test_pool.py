@@ -18,7 +18,7 @@ from orchestrator.settings import TritonSettings
 from orchestrator.triton.client import TritonClient
 from orchestrator.triton.replica import Replica
 from orchestrator.triton.snapshot import ReplicaState
-from orchestrator.types import Caller
+from orchestrator.types.streams import Caller
 from tests.patience import until
 from tests.unit.fake_triton import (
     BAD_INPUT,
@@ -120,7 +120,9 @@ async def test_a_call_in_a_hurry_is_answered_elsewhere_when_its_replica_falls_si
 
 @pytest.mark.parametrize("fault", [GOING, STUB_DIED])
 async def test_a_request_that_a_replica_goes_down_with_is_answered_by_another(fault):
-    async with fake_tritons(2) as fakes, client(fakes, repair_attempts=0) as triton:
+    options = {"repair_attempts": 0, "ejection_s": 60, "max_ejection_s": 60}
+    async with fake_tritons(2) as fakes, client(fakes, **options) as triton:
+        await until(lambda: states(triton) == {READY: 2})
         fakes[0].fault = fault
         answers = await asyncio.gather(*(ask(triton, i) for i in range(20)))
         assert answers == [[i] for i in range(20)]

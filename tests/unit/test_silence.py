@@ -6,9 +6,12 @@ import contextlib
 import pytest
 
 from orchestrator.errors import SequenceLostError
+from orchestrator.settings import TritonSettings
+from orchestrator.triton.client import TritonClient
 from tests.patience import until
-from tests.unit.fake_triton import fake_tritons
-from tests.unit.test_pool import READY, states
+from tests.unit.fake_triton import ECHO, FOLLOWER, fake_tritons
+from tests.unit.relay import Relay
+from tests.unit.test_pool import EJECTED, QUICK, READY, states
 from tests.unit.test_sequences import all_ready, client, home_of, step
 
 UNPROBED = {"probe_interval_s": 600, "infer_timeout_s": 60, "probe_timeout_s": 0.4}
@@ -69,3 +72,54 @@ async def test_a_replica_without_another_is_not_given_up_for_being_silent():
         await asyncio.sleep(1.5)  # far beyond what a hung one of several would be given
         only.hangs = False
         assert await stepping == 1
+
+
+@contextlib.asynccontextmanager
+async def two_models():
+    """One server of the model that follows sequences, holding sequence 1, and one of another."""
+    async with fake_tritons(2) as (sole, other):
+        urls = {"follower": sole.address, "echo": other.address}
+        settings = TritonSettings(urls=urls, **(QUICK | UNPROBED))
+        async with TritonClient(settings, (FOLLOWER, ECHO)) as triton:
+            await step(triton, 1, True)
+            yield triton, sole, other
+
+
+async def test_a_sole_replica_that_hangs_is_left_while_another_models_server_speaks():
+    async with two_models() as (triton, sole, _):
+        sole.hangs = True
+        with pytest.raises(SequenceLostError, match="answers neither probes nor requests"):
+            await asyncio.wait_for(step(triton, 1), 30)  # of the minute that a request may take
+        sole.hangs = False
+        await all_ready(triton, 1)
+        assert await step(triton, 2, True) == 2
+
+
+async def test_a_sole_replica_that_takes_long_keeps_its_sequences():
+    async with two_models() as (triton, sole, other):
+        sole.gate.clear()
+        stepping = asyncio.create_task(step(triton, 1))
+        await until(lambda: min(sole.questions, other.questions) >= 4)
+        sole.gate.set()
+        assert await stepping == 1
+
+
+async def test_a_sole_replica_is_kept_when_the_other_models_are_silent_too():
+    async with two_models() as (triton, sole, other):
+        sole.hangs = other.hangs = True
+        stepping = asyncio.create_task(step(triton, 1))
+        await until(lambda: min(sole.questions, other.questions) >= 4)
+        sole.hangs = other.hangs = False
+        assert await stepping == 1
+
+
+async def test_a_connection_that_is_dead_without_knowing_is_replaced_even_if_it_is_new(monkeypatch):
+    monkeypatch.setattr("orchestrator.triton.connection._RENEW_S", 2.0)
+    options = {"infer_timeout_s": 0.5, "probe_timeout_s": 0.2}
+    async with fake_tritons(1) as (fake,), Relay(fake.address) as relay:
+        fake.address = relay.target
+        async with client([fake], **options) as triton:
+            relay.fall_silent()
+            await until(lambda: states(triton) == {EJECTED: 1})
+            relay.forward_newcomers()
+            await until(lambda: states(triton) == {READY: 1}, seconds=30)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import InferResult, service_pb2
 
 from orchestrator.contracts import (
     CONTRACTS,
@@ -12,7 +12,7 @@ from orchestrator.contracts import (
     ModelContract,
 )
 from orchestrator.errors import TensorContractError
-from orchestrator.triton.codec import LiveModel, check
+from orchestrator.triton.codec import LiveModel, check, decode
 from orchestrator.triton.live_model import check_metadata, check_replica
 
 DETECTOR = LiveModel(RFDETR_DETECTOR, 8, {"R": 416, "Q": 100, "L": 3})
@@ -93,6 +93,24 @@ def test_an_array_that_breaks_the_contract_is_refused(array):
 def test_an_unknown_tensor_is_refused():
     with pytest.raises(TensorContractError, match="has no tensor 'picture'"):
         check(DETECTOR, "picture", np.zeros((1, 416, 416, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("contract", "name", "datatype"),
+    [(SIGLIP_EMBEDDER, "embedding", "FP32"), (SAM2_TRACKER, "masks", "BYTES")],
+)
+def test_an_output_whose_bytes_do_not_fill_it_is_named(contract, name, datatype):
+    sizes = {"S": 64, "D": 128}
+    reply = service_pb2.ModelInferResponse(model_name=contract.name)
+    for spec in contract.outputs:
+        shape = [1, *(d if isinstance(d, int) and d > 0 else 0 for d in spec.dims)]
+        reply.outputs.add(name=spec.name, datatype=spec.dtype, shape=shape)
+        reply.raw_output_contents.append(b"")
+    index = [output.name for output in reply.outputs].index(name)
+    reply.outputs[index].shape[:] = [1, 128]
+    reply.raw_output_contents[index] = b"\x09\x00"  # as of a model whose numpy is too new
+    with pytest.raises(TensorContractError, match=rf"output {name}: .*{datatype} \[1, 128\]"):
+        decode(LiveModel(contract, 8, sizes), InferResult(reply))
 
 
 def test_sizes_that_may_differ_do():
