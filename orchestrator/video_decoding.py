@@ -14,16 +14,17 @@ from av.codec.context import ThreadType
 from av.video.reformatter import VideoReformatter
 
 from orchestrator.errors import DecodeError
+from orchestrator.h264_gaps import FrameNumbers
 from orchestrator.picture_decoding import check_size
-from orchestrator.types import (
+from orchestrator.types.frames import (
     EncodedFrame,
     Encoding,
     Frame,
     FrameHeader,
     GapReason,
     LostFrame,
-    Pixels,
 )
+from orchestrator.types.pictures import Pixels
 
 MAX_HELD_FRAMES = 16
 """Most units kept back for reordering: the largest picture buffer of either standard."""
@@ -31,6 +32,7 @@ MAX_HELD_FRAMES = 16
 USUAL_REORDER_FRAMES = 4
 """How long a known loss waits for earlier pictures where frame indices do not tell the order."""
 
+_KEY_FRAME = "a key frame"
 _BEFORE_ALL = (0, -(1 << 63))
 _CODEC_ERRORS = (av.FFmpegError, ValueError, MemoryError)
 
@@ -57,6 +59,8 @@ class AccessUnitDecoder:
         self._max_pixels = max_pixels
         self._codec = _open_codec(encoding, max_pixels)
         self._reformatter = VideoReformatter()
+        self._frame_numbers = FrameNumbers() if encoding is Encoding.H264 else None
+        self._awaited = _KEY_FRAME
         self._units: dict[int, _Unit] = {}
         self._arrivals = 0
         self._access_points = 0
@@ -71,10 +75,12 @@ class AccessUnitDecoder:
         """
         self._arrivals += 1
         nals = _split(encoded.data)
-        self._access_points += _is_access_point(nals, self._encoding)
+        if self._is_gap_before(nals):
+            self._awaited = f"{_KEY_FRAME}: an access unit that others refer to is missing"
+        earlier = self._begin() if _is_access_point(nals, self._encoding) else []
         unit = self._units[self._arrivals] = self._judge(encoded.header, is_annex_b=bool(nals))
         pictures = self._feed(unit, encoded.data) if nals else []
-        return [*self._show(pictures), *self._settle()]
+        return [*earlier, *self._show(pictures), *self._settle()]
 
     def flush(self) -> list[Frame | LostFrame]:
         """Return all that is held back; a unit that follows must be a key frame."""
@@ -84,6 +90,7 @@ class AccessUnitDecoder:
             pictures = []
         self._codec.flush_buffers()
         drained = [*self._show(pictures), *(self._lose(arrival) for arrival in self._in_order())]
+        self._awaited = _KEY_FRAME
         self._access_points = 0
         self._shown_key = _BEFORE_ALL
         return drained
@@ -92,13 +99,27 @@ class AccessUnitDecoder:
         """Free the codec; nothing may be called afterwards."""
         del self._codec
 
+    def _is_gap_before(self, nals: list[bytes]) -> bool:
+        # The decoder of HEVC tells by itself.
+        return self._frame_numbers is not None and self._frame_numbers.is_gap_before(nals)
+
+    def _begin(self) -> list[Frame | LostFrame]:
+        """Pass an access point; return what was held back, if the stream has to start from here.
+
+        The codec then knows which pictures after it still refer to what was before.
+        """
+        held = self.flush() if self._awaited else []
+        self._awaited = ""
+        self._access_points += 1
+        return held
+
     def _judge(self, header: FrameHeader, *, is_annex_b: bool) -> _Unit:
         order = header.frame_index if header.pts is None else header.pts
         unit = _Unit(header, (self._access_points, order))
         if not is_annex_b:
             unit.problem = f"expected {self._encoding.name} in Annex B form, found no start code"
-        elif not self._access_points:
-            unit.problem = "waiting for a key frame"
+        elif self._awaited:
+            unit.problem = f"waiting for {self._awaited}"
         elif unit.key < self._shown_key:
             unit.problem = "its place is before a frame that was already shown"
         return unit

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
 
@@ -11,7 +12,8 @@ import numpy as np
 from av.bitstream import BitStreamFilterContext
 from PIL import Image
 
-from orchestrator.types import EncodedFrame, FrameHeader, Pixels
+from orchestrator.types.frames import EncodedFrame, FrameHeader
+from orchestrator.types.pictures import Pixels
 
 WIDTH, HEIGHT = 64, 48
 COUNT = 24
@@ -21,6 +23,13 @@ def picture(width: int = WIDTH, height: int = HEIGHT, shade: int = 0) -> Pixels:
     rows, columns = np.mgrid[:height, :width]
     pixels = np.stack((columns * 3, rows * 4, np.full_like(rows, shade)), axis=2)
     return pixels.astype(np.uint8)
+
+
+def scrolled(width: int = WIDTH, height: int = HEIGHT, shade: int = 0) -> Pixels:
+    """Return a view of a textured scene, which moves as the shade rises."""
+    scene = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    x, y = shade // 2, shade // 3
+    return scene.repeat(8, 0).repeat(8, 1)[y : y + height, x : x + width]
 
 
 def as_file(image: Image.Image | Pixels, kind: str, **options: object) -> bytes:
@@ -46,15 +55,16 @@ def clip(
     options: tuple[tuple[str, str], ...] = (("bf", "2"), ("g", "8")),
     size: tuple[int, int] = (WIDTH, HEIGHT),
     count: int = COUNT,
+    paint: Callable[[int, int, int], Pixels] = picture,
 ) -> tuple[EncodedFrame, ...]:
-    """Return access units in decoding order; frame i has the blue shade 10 i."""
+    """Return access units in decoding order; frame i is painted with shade 10 i."""
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as container:
         stream = container.add_stream(codec, rate=25, options=dict(options))
         stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
         stream.codec_context.thread_count = 1
         for index in range(count):
-            image = av.VideoFrame.from_ndarray(picture(*size, shade=10 * index), format="rgb24")
+            image = av.VideoFrame.from_ndarray(paint(*size, 10 * index), format="rgb24")
             image.pts, image.time_base = index, Fraction(1, 25)
             container.mux(stream.encode(image))
         container.mux(stream.encode(None))
