@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import sys
 
-import cv2
 import uvloop
 
 from orchestrator.errors import TouchlineError
@@ -39,7 +38,6 @@ def main() -> int:
     share_heaps()
     settings = Settings()
     configure_logging(settings.logging)
-    cv2.setNumThreads(1)  # a server's streams are its parallelism
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     try:
         if settings.server.workers > 1 and settings.server.worker is None:

@@ -20,15 +20,9 @@ from orchestrator.picture_decoding import (
     new_picture,
 )
 from orchestrator.settings import DecodeSettings
-from orchestrator.types import (
-    EncodedFrame,
-    Encoding,
-    Frame,
-    GapReason,
-    LostFrame,
-    Pixels,
-    StreamConfig,
-)
+from orchestrator.types.frames import EncodedFrame, Encoding, Frame, GapReason, LostFrame
+from orchestrator.types.pictures import Pixels
+from orchestrator.types.streams import StreamConfig
 from orchestrator.video_decoding import AccessUnitDecoder
 
 
@@ -74,16 +68,20 @@ class PictureDecoder:
 
 
 class Decoder:
-    """Decodes one stream and holds it to one picture size; blocking and not thread-safe."""
+    """Decodes one stream and holds it to one picture size; blocking and not thread-safe.
 
-    def __init__(self, config: StreamConfig, source: FrameSource) -> None:
+    Attributes:
+        size: That size, width and height before rotation; None until it is known.
+    """
+
+    def __init__(
+        self, config: StreamConfig, source: FrameSource, size: tuple[int, int] | None = None
+    ) -> None:
         self._source = source
         self._quarter_turns = config.rotation_degrees // 90
-        self._size = (
-            (config.width, config.height)
-            if config.width is not None and config.height is not None
-            else None
-        )
+        if config.width is not None and config.height is not None:
+            size = config.width, config.height
+        self.size = size
 
     def decode(self, encoded: EncodedFrame) -> list[Frame | LostFrame]:
         """Take one encoded frame and return what is decided by now, in presentation order.
@@ -109,7 +107,7 @@ class Decoder:
         if isinstance(outcome, LostFrame):
             return outcome
         size = (outcome.width, outcome.height)
-        self._size = expected = self._size or size
+        self.size = expected = self.size or size
         if size != expected:
             detail = f"expected {expected[0]}x{expected[1]}, got {size[0]}x{size[1]}"
             return LostFrame(outcome.header, GapReason.RESOLUTION_CHANGED, detail)
@@ -124,7 +122,11 @@ def prepare_decoding(settings: DecodeSettings) -> None:
 
 
 def open_decoder(
-    config: StreamConfig, *, max_pixels: int, settings: DecodeSettings | None = None
+    config: StreamConfig,
+    *,
+    max_pixels: int,
+    settings: DecodeSettings | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Decoder:
     """Open the decoder of one stream; cheap, as all that is dear waits for the first frame.
 
@@ -132,16 +134,18 @@ def open_decoder(
         config: The stream's validated config.
         max_pixels: Largest picture, width x height; larger ones are lost before they cost memory.
         settings: Where to decode and what a frame may cost; None decodes here, without limits.
+        size: Width and height before rotation that a config without them stands for, in pixels;
+            None takes the first good frame's.
     """
     if config.encoding is Encoding.RGB24:  # nothing in it could do harm
         raw = partial(_view_raw, width=config.width, height=config.height, max_pixels=max_pixels)
         return Decoder(config, PictureDecoder(raw))
     if settings is None or settings.isolation == "thread":
-        return Decoder(config, open_source(config.encoding, max_pixels=max_pixels))
+        return Decoder(config, open_source(config.encoding, max_pixels=max_pixels), size)
     guarded = GuardedSource(
         config.encoding, max_pixels=max_pixels, settings=settings, nursery=NURSERY
     )
-    return Decoder(config, guarded)
+    return Decoder(config, guarded, size)
 
 
 def open_source(

@@ -5,7 +5,8 @@ SIGTERM ─▶ warned, refused if new ─▶ nothing more is read; what was rece
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from orchestrator.errors import DrainingError
@@ -24,6 +25,9 @@ class Drain:
         self._closes_at = 0.0
         self._is_closed = False
         self._reads: set[asyncio.Timeout] = set()
+        self._holds = 0
+        self._free = asyncio.Event()
+        self._free.set()
 
     def begin(self, drain_s: float) -> None:
         """Begin; all streams have ended `drain_s` seconds from now."""
@@ -36,6 +40,22 @@ class Drain:
     def has_begun(self) -> bool:
         """Whether new streams must go elsewhere."""
         return self._begun.is_set()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Have the server wait with its end for as long as the context is open."""
+        self._holds += 1
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            if not self._holds:
+                self._free.set()
+
+    async def until_free(self) -> None:
+        """Wait until nothing holds the server."""
+        await self._free.wait()
 
     async def warning(self) -> float:
         """Wait until the end begins; return for how long frames will still be read, in seconds."""

@@ -9,10 +9,12 @@ the surplus and what cannot be in time, before a model has worked on it.
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from orchestrator.arrivals import Arrivals, Refused
 from orchestrator.decoding import Decoder
 from orchestrator.errors import ModelError, ModelOverloadedError
 from orchestrator.overload.admission import credit
@@ -21,22 +23,15 @@ from orchestrator.overload.ladder import Effort
 from orchestrator.settings import Settings
 from orchestrator.telemetry import StreamStats
 from orchestrator.tracing import FrameTraces, stage_span
-from orchestrator.types import (
-    Detections,
-    EncodedFrame,
-    Frame,
-    FrameHeader,
-    GapReason,
-    IdentityUpdate,
-    LostFrame,
-    Recognition,
-    StreamConfig,
-)
+from orchestrator.types.detections import Detections
+from orchestrator.types.frames import EncodedFrame, Frame, FrameHeader, GapReason, LostFrame
+from orchestrator.types.results import IdentityUpdate, Recognition
+from orchestrator.types.streams import StreamConfig
 
 Outcome = Recognition | LostFrame | IdentityUpdate
 Emit = Callable[[Outcome], Awaitable[None]]
 Detect = Callable[[Frame], Awaitable[Detections]]
-Updates = list[IdentityUpdate]
+Updates = deque[IdentityUpdate]
 Process = Callable[[Frame, Detections, Effort], Awaitable[tuple[Recognition, Updates]]]
 
 _MOST_REFUSALS = 256
@@ -44,15 +39,9 @@ _MOST_REFUSALS = 256
 _MAX_TIMECODE = 32
 _ROOM_S = 0.05
 """After this time a lossless stream tries again where there was no room for its frame."""
+_FAILED = "stream %r failed on a frame"
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    """A frame that was turned away unread; it never held room."""
-
-    lost: LostFrame
 
 
 @dataclass(slots=True)
@@ -64,10 +53,12 @@ class _Work:
     detecting: asyncio.Task[Detections | LostFrame]
 
 
-_Inbox = asyncio.Queue[EncodedFrame | _Refused | None]
-_Ready = asyncio.Queue[_Work | LostFrame | _Refused | None]
+_Decided = tuple[Frame | LostFrame | Refused, dict[str, float]]
+"""What became of a frame that was taken, and its times so far."""
+_Inbox = asyncio.Queue[EncodedFrame | Refused | None]
+_Ready = asyncio.Queue[_Work | LostFrame | Refused | None]
 _Answer = tuple[Recognition | LostFrame, Updates]
-_Done = asyncio.Queue[asyncio.Task[_Answer] | LostFrame | _Refused | None]
+_Done = asyncio.Queue[asyncio.Task[_Answer] | LostFrame | Refused | None]
 
 
 class Flow:
@@ -81,7 +72,9 @@ class Flow:
         decoder: Turns encoded frames into pictures; blocking, called from a thread.
         detect: Finds people and ball; called for several frames at once.
         process: Does all the rest; called in order, for a few frames at once. It is never cancelled
-            halfway. `ModelOverloadedError` from it means that it gave the frame up untouched.
+            halfway. `ModelOverloadedError` from it means that it gave the frame up untouched. It
+            returns a recognition, and the queue of revisions out of which those up to the frame are
+            taken once the recognition was emitted.
     """
 
     def __init__(
@@ -104,9 +97,7 @@ class Flow:
         self._process = process
         self.credit = credit(config, settings)
         self._room = asyncio.Semaphore(self.credit)
-        self._arrived: dict[int, float] = {}
-        self._newest_index = -1
-        self._answered_index = -1
+        self._arrivals = Arrivals(is_video=config.encoding.is_video)
         self._ahead = 0
         """Frames whose detection has begun and whose processing has not ended."""
         self._traces = FrameTraces()
@@ -138,20 +129,20 @@ class Flow:
         async for encoded in frames:
             if isinstance(encoded, LostFrame):
                 self.stats.count_received(0)
-                await inbox.put(_Refused(encoded))
+                await inbox.put(Refused(encoded))
                 continue
-            if encoded.is_answered:
-                await inbox.put(encoded)
-                continue
-            self.stats.count_received(len(encoded.data))
-            refusal = self._refusal(encoded)
-            if refusal is not None:
-                await inbox.put(_Refused(refusal))
-                continue
+            if not encoded.is_answered:
+                self.stats.count_received(len(encoded.data))
+                refusal = self._refusal(encoded)
+                if refusal is not None:
+                    await inbox.put(Refused(refusal))
+                    continue
+            elif len(encoded.data) > self._settings.server.max_frame_bytes:
+                continue  # its answer was that it is too large
             await self._room.acquire()
-            self._arrived[encoded.header.frame_index] = time.monotonic()
-            self._traces.begin(encoded.header.frame_index)
-            self._newest_index = max(self._newest_index, encoded.header.frame_index)
+            if not encoded.is_answered:
+                self._arrivals.expect(encoded.header.frame_index)
+                self._traces.begin(encoded.header.frame_index)
             await inbox.put(encoded)
         await inbox.put(None)
 
@@ -159,8 +150,9 @@ class Flow:
         """Say why a frame is not even decoded; None if it is welcome."""
         header, limit = encoded.header, self._settings.server.max_frame_bytes
         reason = GapReason.INVALID_FRAME
-        if not self._is_next(header.frame_index):
-            detail = f"frame_index: expected more than {self._newest_index}, 0 or more, and unused"
+        if not self._arrivals.is_free(header.frame_index):
+            newest = self._arrivals.newest_index
+            detail = f"frame_index: expected more than {newest}, 0 or more, and unused"
         elif len(header.timecode) > _MAX_TIMECODE:
             detail = f"timecode: expected at most {_MAX_TIMECODE} characters"
         elif len(encoded.data) > limit:
@@ -173,49 +165,54 @@ class Flow:
             return None
         return LostFrame(header, reason, detail)
 
-    def _is_next(self, index: int) -> bool:
-        if self._config.encoding.is_video:  # access units come in decoding order
-            return index > self._answered_index and index not in self._arrived
-        return index > self._newest_index
-
     async def _detect_ahead(self, inbox: _Inbox, ready: _Ready, tasks: asyncio.TaskGroup) -> None:
         """Decode in order and start detecting each picture at once, a few ahead of processing."""
         while (item := await inbox.get()) is not None:
-            if isinstance(item, _Refused):
-                await ready.put(item)
-                continue
-            for picture, seconds in await self._decode(item):
+            for picture, seconds in await self._take(item):
                 await ready.put(self._start(picture, seconds, tasks))
-        for picture in self._awaited(await asyncio.to_thread(self._decoder.flush)):
+        for picture in self._arrivals.awaited(await asyncio.to_thread(self._decoder.flush)):
             await ready.put(self._start(picture, {}, tasks))
         await ready.put(None)
 
-    async def _decode(
-        self, encoded: EncodedFrame
-    ) -> list[tuple[Frame | LostFrame, dict[str, float]]]:
+    async def _take(self, item: EncodedFrame | Refused) -> list[_Decided]:
+        """Take the next frame; return what is decided by now, with the times so far."""
+        if isinstance(item, EncodedFrame):
+            if not item.is_answered:
+                return await self._decode(item)
+            decoded = await self._decode_unawaited(item)
+            self._room.release()
+            return decoded
+        if not self._arrivals.must_queue(item):
+            return [(item, {})]
+        self._arrivals.queue(item)
+        # The decoder, which knows the order, gives it back in its turn.
+        return await self._decode_unawaited(EncodedFrame(item.lost.header, b""))
+
+    async def _decode_unawaited(self, encoded: EncodedFrame) -> list[_Decided]:
+        """Decode a frame whose own picture nobody waits for; return which others are decided."""
+        decoded = await asyncio.to_thread(self._decoder.decode, encoded)
+        return [(picture, {}) for picture in self._arrivals.awaited(decoded)]
+
+    async def _decode(self, encoded: EncodedFrame) -> list[_Decided]:
         """Decode one frame; return the pictures that are decided by now, with their times."""
         index = encoded.header.frame_index
-        if encoded.is_answered:
-            decoded = await asyncio.to_thread(self._decoder.decode, encoded)
-            return [(picture, {}) for picture in self._awaited(decoded)]
         if not self._config.encoding.is_video:  # what follows an access unit may need it
             lost = self._unwanted(encoded.header, "decode")
             if lost is not None:
                 return [(lost, {})]
-        seconds = {"queue": time.monotonic() - self._arrived[index]}
+        seconds = {"queue": time.monotonic() - self._arrivals.since(index)}
         with self._traces.of(index), timed(seconds, "decode"):
             decoded = await asyncio.to_thread(self._decoder.decode, encoded)
-        return [(picture, dict(seconds)) for picture in self._awaited(decoded)]
-
-    def _awaited(self, decoded: list[Frame | LostFrame]) -> list[Frame | LostFrame]:
-        """Leave out pictures of frames that were decoded for the sake of others only."""
-        return [picture for picture in decoded if picture.header.frame_index in self._arrived]
+        return [(picture, dict(seconds)) for picture in self._arrivals.awaited(decoded)]
 
     def _start(
-        self, picture: Frame | LostFrame, seconds: dict[str, float], tasks: asyncio.TaskGroup
-    ) -> _Work | LostFrame:
+        self,
+        picture: Frame | LostFrame | Refused,
+        seconds: dict[str, float],
+        tasks: asyncio.TaskGroup,
+    ) -> _Work | LostFrame | Refused:
         """Start detecting in a picture, unless that is vain."""
-        if isinstance(picture, LostFrame):
+        if not isinstance(picture, Frame):
             return picture
         lost = self._unwanted(picture.header, "detect")
         if lost is not None:
@@ -233,7 +230,7 @@ class Flow:
         return LostFrame(header, GapReason.OVERLOADED, detail) if detail else None
 
     def _deadline(self, header: FrameHeader) -> float:
-        return self._load.deadline(self._arrived[header.frame_index])
+        return self._load.deadline(self._arrivals.since(header.frame_index))
 
     async def _find(self, frame: Frame, seconds: dict[str, float]) -> Detections | LostFrame:
         while True:
@@ -248,6 +245,9 @@ class Flow:
                 await asyncio.sleep(_ROOM_S)
             except ModelError as error:
                 return LostFrame(frame.header, GapReason.MODEL_UNAVAILABLE, str(error))
+            except Exception:  # one frame's bug must not end a match
+                log.exception(_FAILED, self._config.stream_name)
+                return _failed(frame.header)
 
     async def _process_in_order(self, ready: _Ready, done: _Done, tasks: asyncio.TaskGroup) -> None:
         """Start processing each frame whose detections are there, the next before one has ended."""
@@ -264,14 +264,13 @@ class Flow:
         with self._traces.of(header.frame_index):
             try:
                 if isinstance(found, LostFrame):
-                    return found, []
+                    return found, Updates()
                 return await self._process_whole(work, found)
             except ModelOverloadedError as error:
-                return LostFrame(header, GapReason.OVERLOADED, str(error)), []
-            except Exception:  # one frame's bug must not end a match
-                log.exception("stream %r failed on a frame", self._config.stream_name)
-                detail = "the server failed on this frame"
-                return LostFrame(header, GapReason.INTERNAL, detail), []
+                return LostFrame(header, GapReason.OVERLOADED, str(error)), Updates()
+            except Exception:  # likewise
+                log.exception(_FAILED, self._config.stream_name)
+                return _failed(header), Updates()
             finally:
                 self._ahead -= 1
 
@@ -280,34 +279,43 @@ class Flow:
         # Shielded: a client that vanishes must not leave what the stream has learnt in pieces.
         recognition, updates = await asyncio.shield(self._process(work.frame, found, effort))
         recognition.stage_seconds.update(work.seconds)
-        elapsed = time.monotonic() - self._arrived[work.frame.header.frame_index]
+        elapsed = time.monotonic() - self._arrivals.since(work.frame.header.frame_index)
         recognition.stage_seconds["total"] = elapsed
         self._load.observe(effort.level, recognition.stage_seconds)
         return recognition, updates
 
     async def _answer(self, done: _Done, emit: Emit) -> None:
         while (item := await done.get()) is not None:
-            if isinstance(item, _Refused):
+            if isinstance(item, Refused):
                 self.stats.count_lost(item.lost.reason)
                 await emit(item.lost)
                 continue
-            answer, updates = (item, []) if isinstance(item, LostFrame) else await item
+            answer, updates = (item, Updates()) if isinstance(item, LostFrame) else await item
             self._account(answer)
-            self.stats.count_updates(updates)
-            for outcome in (answer, *updates):
-                await emit(outcome)
+            await emit(answer)
+            await self._tell(updates, answer.header.frame_index, emit)
             self._room.release()
+
+    async def _tell(self, updates: Updates, index: int, emit: Emit) -> None:
+        """Emit what was revised up to a frame; what a broken connection cuts off stays untold."""
+        while updates and updates[0].frame_index <= index:
+            update = updates.popleft()
+            self.stats.count_updates((update,))
+            await emit(update)
 
     def _account(self, answer: Recognition | LostFrame) -> None:
         """Enter an answered frame in the totals."""
-        self._answered_index = max(self._answered_index, answer.header.frame_index)
-        del self._arrived[answer.header.frame_index]
+        self._arrivals.settle(answer.header.frame_index)
         if isinstance(answer, LostFrame):
             self.stats.count_lost(answer.reason)
             self._traces.end(answer.header.frame_index, answer.reason)
         else:
             self.stats.count_recognized(answer)
             self._traces.end(answer.header.frame_index)
+
+
+def _failed(header: FrameHeader) -> LostFrame:
+    return LostFrame(header, GapReason.INTERNAL, "the server failed on this frame")
 
 
 @contextmanager

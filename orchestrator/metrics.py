@@ -78,7 +78,7 @@ TRACKER_STARTS_REFUSED = Counter(
     "Stream starts that a tracker replica had no slot for.",
 )
 TRACKER_REBUILDS = Counter(
-    "touchline_tracker_rebuilds_total", "Streams whose tracker state was rebuilt from last boxes."
+    "touchline_tracker_rebuilds_total", "Streams whose tracker state was rebuilt from last masks."
 )
 
 STREAMS = Gauge("touchline_streams", "Streams open now.", ["tenant"])

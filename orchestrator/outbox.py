@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection
 
 from soccer.v1 import player_recognition_pb2 as pb
 
-from orchestrator.types import Encoding
+from orchestrator.types.frames import Encoding
 from orchestrator.video_decoding import is_random_access_point
 
 _VIDEO = {pb.FRAME_ENCODING_H264: Encoding.H264, pb.FRAME_ENCODING_HEVC: Encoding.HEVC}

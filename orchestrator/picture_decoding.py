@@ -11,8 +11,11 @@ import simplejpeg
 from PIL import ExifTags, Image, ImageOps
 
 from orchestrator.errors import DecodeError
-from orchestrator.types import Encoding, Pixels
+from orchestrator.types.frames import Encoding
+from orchestrator.types.pictures import Pixels
 
+LEAST_SIDE_PX = 16
+"""No stage need cope with smaller pictures."""
 MAX_JPEG_SCANS = 64
 """Each scan of a progressive JPEG walks the whole picture, however few its bytes; honest ones have
 about ten."""
@@ -20,7 +23,8 @@ about ten."""
 Allocate = Callable[[int, int], Pixels]
 """Gives memory for a picture of a height and width."""
 
-_SIGNATURES = {Encoding.JPEG: b"\xff\xd8\xff", Encoding.PNG: b"\x89PNG\r\n\x1a\n"}
+SIGNATURES = {Encoding.JPEG: b"\xff\xd8\xff", Encoding.PNG: b"\x89PNG\r\n\x1a\n"}
+"""How files of each kind begin."""
 
 _UPRIGHT = 1
 """EXIF orientation of a picture whose first row is its top."""
@@ -51,7 +55,7 @@ def decode_compressed(
     Raises:
         DecodeError: The data is empty, of another kind, too large, truncated or damaged.
     """
-    signature = _SIGNATURES[encoding]
+    signature = SIGNATURES[encoding]
     if not data.startswith(signature):
         start = data[: len(signature)].hex(" ") or "nothing"
         raise DecodeError(
@@ -91,13 +95,16 @@ def decode_raw(data: bytes, width: int, height: int) -> Pixels:
 
 
 def check_size(width: int, height: int, *, max_pixels: int) -> None:
-    """Refuse pictures without area and those larger than `max_pixels`.
+    """Refuse pictures too small to show anybody and those larger than `max_pixels`.
 
     Raises:
         DecodeError: The size is out of range.
     """
-    if width < 1 or height < 1 or width * height > max_pixels:
-        raise DecodeError(f"expected a picture of 1 to {max_pixels} pixels, got {width}x{height}")
+    if min(width, height) < LEAST_SIDE_PX or width * height > max_pixels:
+        raise DecodeError(
+            f"expected sides of {LEAST_SIDE_PX} pixels or more and at most {max_pixels} pixels "
+            f"in all, got {width}x{height}"
+        )
 
 
 def _scans(data: bytes) -> int:

@@ -11,14 +11,9 @@ from soccer.v1 import player_recognition_pb2 as pb
 from orchestrator.convert.responses import from_identity_update, from_lost_frame, from_recognition
 from orchestrator.errors import ClientStalledError, ConnectionLostError
 from orchestrator.flow import Outcome
-from orchestrator.types import (
-    FrameHeader,
-    GapReason,
-    IdentityUpdate,
-    LostFrame,
-    Recognition,
-    StreamConfig,
-)
+from orchestrator.types.frames import FrameHeader, GapReason, LostFrame
+from orchestrator.types.results import IdentityUpdate, Recognition
+from orchestrator.types.streams import StreamConfig
 
 _GRANT_FRAMES = 4
 """Credits go back in small batches: fewer messages, and never more than this many held back."""

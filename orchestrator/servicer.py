@@ -40,31 +40,18 @@ from orchestrator.security.guard import Guard
 from orchestrator.security.tenants import Tenant
 from orchestrator.serving import ServedStream, Serving
 from orchestrator.session import StreamSession
-from orchestrator.settings import IdentifySettings, NumberSettings, ServerSettings, Settings
+from orchestrator.settings import ServerSettings, Settings
 from orchestrator.stream_call import StreamCall
 from orchestrator.tracing import called_by
 from orchestrator.triton.client import TritonClient
-from orchestrator.types import (
-    Caller,
-    EncodedFrame,
-    FrameHeader,
-    GapReason,
-    LostFrame,
-    Recognition,
-    StreamConfig,
-)
+from orchestrator.types.frames import EncodedFrame, FrameHeader, GapReason, LostFrame
+from orchestrator.types.results import Recognition
+from orchestrator.types.streams import Caller, StreamConfig
 
 Stream = grpc.aio.ServicerContext[pb.RecognizeStreamRequest, pb.RecognizeStreamResponse]
 Still = grpc.aio.ServicerContext[pb.RecognizeFrameRequest, pb.RecognizeFrameResponse]
 
 _MOST_PEOPLE = 64
-_STILL = {
-    "identify": IdentifySettings(max_crops_per_frame=_MOST_PEOPLE),
-    "number": NumberSettings(
-        max_crops_per_frame=_MOST_PEOPLE, min_votes=0.3, min_readings=1, role_min_readings=1
-    ),
-}
-"""A single image has one look at each person, at all of them at once."""
 _ABORT_S = 5.0
 """Longest wait for a client to take the status of its call; one that reads nothing never does."""
 
@@ -83,8 +70,6 @@ class PlayerRecognitionServicer(pb_grpc.PlayerRecognitionServiceServicer):
         self._admission = Admission(triton, self._control, settings, guard.ledger)
         self._drain = Drain()
         self._places_taken = 0
-        self._empty = asyncio.Event()
-        self._empty.set()
         self._serving = Serving(
             triton,
             settings,
@@ -105,7 +90,7 @@ class PlayerRecognitionServicer(pb_grpc.PlayerRecognitionServiceServicer):
         """Refuse new calls and have the open ones end; return then, or after `drain_s` seconds."""
         self._drain.begin(drain_s)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._empty.wait(), drain_s)
+            await asyncio.wait_for(self._drain.until_free(), drain_s)
 
     @override
     async def RecognizeStream(  # type: ignore[override]  # grpc.aio also takes a writing coroutine
@@ -143,15 +128,12 @@ class PlayerRecognitionServicer(pb_grpc.PlayerRecognitionServiceServicer):
             raise DrainingError
         if self._places_taken >= most:
             raise OverloadedError(f"all {most} places of this server are taken")
-        with self._admission.admit(config, is_resumed=is_resumed):
+        with self._admission.admit(config, is_resumed=is_resumed), self._drain.held():
             self._places_taken += 1
-            self._empty.clear()
             try:
                 yield
             finally:
                 self._places_taken -= 1
-                if not self._places_taken:
-                    self._empty.set()
 
     async def _recognize_still(
         self, call: Call, request: pb.RecognizeFrameRequest, tenant: Tenant
@@ -179,10 +161,11 @@ class PlayerRecognitionServicer(pb_grpc.PlayerRecognitionServiceServicer):
     ) -> Outcome:
         """Run a stream of a single frame."""
         limits = {"server": tenant.limited(self._settings.server)}
+        settings = _for_a_still(self._settings)
         session = await StreamSession.open(
             config,
             self._triton,
-            self._settings.model_copy(update=_STILL | limits),
+            settings.model_copy(update=limits),
             control=self._control,
             caller=Caller(call_id, tenant.name, tenant.weight),
         )
@@ -202,9 +185,23 @@ async def _only(frame: EncodedFrame) -> AsyncIterator[EncodedFrame]:
     yield frame
 
 
+def _for_a_still(settings: Settings) -> Settings:
+    """Return the settings for a single image: one look at each person, at all of them at once."""
+    at_once = {"max_crops_per_frame": _MOST_PEOPLE}
+    one_look = {**at_once, "min_readings": 1, "role_min_readings": 1.0}
+    return settings.model_copy(
+        update={
+            "identify": settings.identify.model_copy(update=at_once),
+            "number": settings.number.model_copy(update=one_look),
+        }
+    )
+
+
 def _raise_lost(lost: LostFrame) -> NoReturn:
     if lost.reason is GapReason.MODEL_UNAVAILABLE:
         raise ModelUnavailableError("rfdetr_detector", lost.detail)
+    if lost.reason is GapReason.INTERNAL:
+        raise TouchlineError(lost.detail)
     raise DecodeError(f"data: {lost.detail}")
 
 

@@ -13,7 +13,7 @@ from orchestrator.security.guard import Guard
 from orchestrator.session import StreamState
 from orchestrator.settings import Settings
 from orchestrator.triton.client import TritonClient
-from orchestrator.types import StreamConfig
+from orchestrator.types.streams import StreamConfig
 
 
 @dataclass(eq=False, slots=True)

@@ -1,6 +1,7 @@
 """One stream's life. `process_frame` is the walk: read it and you know the product."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Self, TypeVar
@@ -21,21 +22,14 @@ from orchestrator.stages.detect import BALL, Detector
 from orchestrator.stages.evidence import Person
 from orchestrator.stages.identify import Identifier, embed_texts
 from orchestrator.stages.number import NumberReader
-from orchestrator.stages.record import Ledger, Observations
+from orchestrator.stages.record import IdentityLedger, Observations
 from orchestrator.stages.track import Tracker
 from orchestrator.telemetry import StreamStats
 from orchestrator.triton.client import TritonClient
-from orchestrator.types import (
-    Caller,
-    Degradation,
-    Detections,
-    EncodedFrame,
-    Frame,
-    IdentityUpdate,
-    LostFrame,
-    Recognition,
-    StreamConfig,
-)
+from orchestrator.types.detections import Detections
+from orchestrator.types.frames import EncodedFrame, Frame, LostFrame
+from orchestrator.types.results import Degradation, IdentityUpdate, Recognition
+from orchestrator.types.streams import Caller, StreamConfig
 
 _NOBODY = Caller("")
 _LEARNT_BYTES = 4 << 20
@@ -50,6 +44,8 @@ class StreamState:
     Attributes:
         count: Frames tracked so far: the number of the next one within the stream.
         stats: Totals so far.
+        size: Width and height of its pictures before rotation, in pixels; None until known.
+        untold: Revisions that no answer has brought to the client so far.
     """
 
     def __init__(
@@ -68,10 +64,12 @@ class StreamState:
         self.tracker = Tracker(triton, settings.track, frame_rate=rate)
         self.identifier = Identifier(triton, settings.identify, frame_rate=rate)
         self.reader = NumberReader(triton, settings.number, frame_rate=rate)
-        self.ledger = Ledger(config, settings.identify, settings.number, kits=kits)
+        self.ledger = IdentityLedger(config, settings.identify, settings.number, kits=kits)
         self.is_untrained = any(m.parameters.get("weights") == "random" for m in triton.models)
         self.count = 0
         self.stats = StreamStats(tenant)
+        self.size: tuple[int, int] | None = None
+        self.untold: deque[IdentityUpdate] = deque()
 
     @property
     def size_bytes(self) -> int:
@@ -95,7 +93,10 @@ class StreamSession:
         self.state = state
         self._config, self._settings = config, settings
         self._decoder = open_decoder(
-            config, max_pixels=settings.server.max_frame_pixels, settings=settings.decode
+            config,
+            max_pixels=settings.server.max_frame_pixels,
+            settings=settings.decode,
+            size=state.size,
         )
         self._load = StreamLoad(config, control, settings)
         self._tracking, self._looking = asyncio.Lock(), asyncio.Lock()
@@ -132,7 +133,7 @@ class StreamSession:
 
     async def process_frame(
         self, frame: Frame, found: Detections, effort: Effort = FULL_EFFORT
-    ) -> tuple[Recognition, list[IdentityUpdate]]:
+    ) -> tuple[Recognition, deque[IdentityUpdate]]:
         """Track, identify and number, record: the walk behind decoding and detection.
 
         While people of one frame are identified, the next one is tracked.
@@ -143,7 +144,8 @@ class StreamSession:
             effort: What may be spent on it.
 
         Returns:
-            The recognition, and the revisions of earlier ones that it brought.
+            The recognition, and the revisions of earlier ones that the client must still be told,
+            to be taken out when it is.
 
         Raises:
             DeadlinePassedError: When its turn came, there was no time left to track it.
@@ -181,7 +183,8 @@ class StreamSession:
         recognition = Recognition(
             frame.header, frame.width, frame.height, players, ball, degradations, seconds
         )
-        return recognition, updates
+        state.untold.extend(updates)
+        return recognition, state.untold
 
     async def run(self, frames: AsyncIterator[EncodedFrame | LostFrame], emit: Emit) -> None:
         """Recognise a whole stream; see `Flow.run`."""
@@ -200,6 +203,7 @@ class StreamSession:
         """Let frames that were begun end, and free what is held here and in the cluster."""
         async with self._tracking, self._looking:
             await self.state.tracker.close()
+        self.state.size = self._decoder.size
         await asyncio.to_thread(self._decoder.close)
 
     @property

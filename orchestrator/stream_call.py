@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,14 @@ from soccer.v1 import player_recognition_pb2 as pb
 from orchestrator import metrics
 from orchestrator.convert.requests import to_encoded_frame, to_stream_config
 from orchestrator.convert.responses import from_models, from_stats
-from orchestrator.errors import DrainingError, InvalidRequestError, TouchlineError, status_code
+from orchestrator.errors import (
+    ClientStalledError,
+    ConnectionLostError,
+    DrainingError,
+    InvalidRequestError,
+    TouchlineError,
+    status_code,
+)
 from orchestrator.overload.admission import credit
 from orchestrator.replies import AnswerLog, Replies, StreamContext
 from orchestrator.resume import MAX_TOKEN_CHARACTERS, new_token
@@ -20,7 +27,8 @@ from orchestrator.security.audit import Call, Record
 from orchestrator.security.auth import Principal
 from orchestrator.serving import ServedStream, Serving
 from orchestrator.session import StreamSession
-from orchestrator.types import Caller, EncodedFrame, LostFrame, StreamConfig
+from orchestrator.types.frames import EncodedFrame, LostFrame
+from orchestrator.types.streams import Caller, StreamConfig
 
 Requests = AsyncIterator[pb.RecognizeStreamRequest]
 
@@ -104,9 +112,10 @@ class StreamCall:
         """Whether another worker process has the stream, and has served the call to its end."""
         handover = self._serving.handover
         holder = handover.holder(message.resume_token)
-        return holder is not None and await handover.relay(
-            holder, message, self._requests, self._context
-        )
+        if holder is None:
+            return False
+        with self._serving.drain.held():  # this server must not end before the holder has answered
+            return await handover.relay(holder, message, self._requests, self._context)
 
     async def _stream(self, token: str, config: StreamConfig) -> ServedStream:
         """Return the stream of a resume token, or a new one."""
@@ -226,7 +235,8 @@ class StreamCall:
             return None
 
     async def _warn(self, replies: Replies) -> None:
-        await replies.drain(await self._serving.drain.warning())
+        with suppress(ConnectionLostError, ClientStalledError):  # the next answer finds out, too
+            await replies.drain(await self._serving.drain.warning())
 
     @contextmanager
     def _counting_refusal(self, record: Record) -> Iterator[None]:

@@ -116,7 +116,10 @@ class Supervisor:
                 await asyncio.wait_for(self._stopping.wait(), pause_s)
                 return
             pause_s, begun = min(2 * pause_s, _LONGEST_PAUSE_S), time.monotonic()
-            await self._start(number, environment)
+            try:
+                await self._start(number, environment)
+            except OSError as error:  # the host has no process to spare now
+                log.warning("worker %d cannot be started: %s", number, error)
 
     async def _reap(self) -> None:
         """Wait for all workers, and kill those that do not end."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from orchestrator import metrics
-from orchestrator.types import Degradation, GapReason, IdentityUpdate, Recognition
+from orchestrator.types.frames import GapReason
+from orchestrator.types.results import Degradation, IdentityUpdate, Recognition
 
 STAGES = ("queue", "decode", "detect", "track", "identify", "number", "total")
 """Stage names, in the order of the walk."""

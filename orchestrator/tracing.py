@@ -22,7 +22,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from orchestrator.logs import about_frame, current_stream
 from orchestrator.settings import TracingSettings
-from orchestrator.types import GapReason
+from orchestrator.types.frames import GapReason
 
 _TRACEPARENT = "traceparent"
 _MAX_TRACEPARENT = 128

@@ -6,7 +6,7 @@ import weakref
 
 import numpy as np
 
-from orchestrator.types import Pixels
+from orchestrator.types.pictures import Pixels
 
 
 class PictureRing:

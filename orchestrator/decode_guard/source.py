@@ -12,7 +12,14 @@ from orchestrator.decode_guard.nursery import Nursery
 from orchestrator.decode_guard.orders import Fork
 from orchestrator.decode_guard.ring import PictureRing
 from orchestrator.settings import DecodeSettings
-from orchestrator.types import EncodedFrame, Encoding, Frame, FrameHeader, GapReason, LostFrame
+from orchestrator.types.frames import (
+    EncodedFrame,
+    Encoding,
+    Frame,
+    FrameHeader,
+    GapReason,
+    LostFrame,
+)
 from orchestrator.video_decoding import MAX_HELD_FRAMES
 
 _SLOTS = 8

@@ -23,7 +23,8 @@ from orchestrator.decode_guard import wire
 from orchestrator.decode_guard.confinement import confine, cpu_limited
 from orchestrator.decode_guard.orders import Born, End, Ended, Fork
 from orchestrator.decoding import FrameSource, open_source
-from orchestrator.types import EncodedFrame, Encoding, Frame, FrameHeader, LostFrame, Pixels
+from orchestrator.types.frames import EncodedFrame, Encoding, Frame, FrameHeader, LostFrame
+from orchestrator.types.pictures import Pixels
 
 _MOST_ORDER_BYTES = 4096
 

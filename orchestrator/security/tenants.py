@@ -29,7 +29,8 @@ from orchestrator.ledger import Account, Ledger
 from orchestrator.security.files import WatchedFiles
 from orchestrator.security.rates import FrameRates
 from orchestrator.settings import ServerSettings
-from orchestrator.types import EncodedFrame, GapReason, LostFrame, StreamConfig
+from orchestrator.types.frames import EncodedFrame, GapReason, LostFrame
+from orchestrator.types.streams import StreamConfig
 
 DEFAULT_TENANT = "default"
 """Whom callers belong to where nobody is asked who they are."""

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.types import Boxes, Pixels
+from orchestrator.types.pictures import Boxes, Pixels
 
 Shirts = NDArray[np.float32]
 """Mean colours of shirts in CIELAB as OpenCV scales it, float32 `(n, 3)`."""

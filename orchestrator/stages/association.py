@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.imaging import inside_share, iou
+from orchestrator.imaging import inside_share, iou, stacked, union
 from orchestrator.stages.appearance import Shirts, likeness
 from orchestrator.stages.matching import match, near
 from orchestrator.stages.segmenting import Segment
 from orchestrator.stages.tracklet import SUPPORT_SCORE, Tracklet
-from orchestrator.types import Boxes, Detections
+from orchestrator.types.detections import Detections
+from orchestrator.types.pictures import Boxes
 
 _SENIORITY = 0.2
 """What a well-founded track is preferred by where two claim one detection, in units of overlap."""
@@ -146,13 +147,3 @@ def _shows_both(detection: Boxes, one: Boxes, other: Boxes) -> bool:
     """Whether two expected boxes together explain a detection better than the first alone."""
     alone, both = iou(detection[None], np.stack([one, union(one, other)]))[0]
     return bool(both > alone)
-
-
-def union(a: Boxes, b: Boxes) -> Boxes:
-    """Return the box around two boxes."""
-    return np.concatenate([np.minimum(a[:2], b[:2]), np.maximum(a[2:], b[2:])])
-
-
-def stacked(boxes: Sequence[Boxes]) -> Boxes:
-    """Return boxes `(4,)` as one array `(n, 4)`."""
-    return np.stack(boxes) if len(boxes) else np.zeros((0, 4), np.float32)

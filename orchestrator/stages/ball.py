@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import ModelError
 from orchestrator.stages.detect import Detector
-from orchestrator.types import Ball, Boxes, Detections, Frame
+from orchestrator.types.detections import Detections
+from orchestrator.types.frames import Frame
+from orchestrator.types.pictures import Boxes
+from orchestrator.types.results import Ball
 
 _WINDOW_SHARE = 0.5
 """Side of the close look as a share of the frame's height; training cuts 0.36 to 0.62."""

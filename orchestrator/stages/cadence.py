@@ -7,7 +7,7 @@ people first. The choice depends on the stream's own frames only, never on the c
 import numpy as np
 
 from orchestrator.imaging import iou
-from orchestrator.types import Track
+from orchestrator.types.tracks import Track
 
 _HIDDEN_IOU = 0.3
 """A crop that overlaps another person more than this shows mostly the wrong one."""

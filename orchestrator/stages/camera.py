@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.types import Boxes, Pixels, Shift
+from orchestrator.types.pictures import AT_REST, Boxes, Pixels, Shift
 
 _WIDTH = 480
 """Pictures are compared at this width: a fraction of a pixel's accuracy, at 2 ms a frame."""
@@ -24,7 +24,7 @@ _AS_ONE = 0.5
 """Share of the moving corners that must move as one to be the scene."""
 _LEAST_LIKENESS = 0.3
 """Below this share of corners found again the pictures do not match: a cut, or nothing to see."""
-_STILL = np.eye(2, 3, dtype=np.float32)
+_STILL = AT_REST.affine
 
 
 class CameraMotion:
@@ -35,12 +35,14 @@ class CameraMotion:
             the two pictures do not match.
         likeness: Share of the scene's corners that moved as one, 0 to 1; 1 for the first frame and
             where there are none.
+        goes_on: Whether the picture matches the last one at all.
     """
 
     def __init__(self) -> None:
         self._previous: Pixels | None = None
-        self.shift = Shift(_STILL)
+        self.shift = AT_REST
         self.likeness = 1.0
+        self.goes_on = True
 
     def advance(self, pixels: Pixels, people: Boxes) -> None:
         """Take the next frame.
@@ -56,7 +58,8 @@ class CameraMotion:
         affine, self.likeness = _STILL, 1.0
         if previous is not None and previous.shape == small.shape:
             affine, self.likeness = _motion(previous, self._previous, people * scale)
-        if self.likeness < _LEAST_LIKENESS:
+        self.goes_on = self.likeness >= _LEAST_LIKENESS
+        if not self.goes_on:
             affine = _STILL
         in_source = affine.copy()
         in_source[:, 2] /= scale

@@ -1,7 +1,7 @@
 """Whether the camera cut: the picture does not go on, and hardly anybody is where one should be."""
 
 from orchestrator.imaging import iou
-from orchestrator.types import Boxes
+from orchestrator.types.pictures import Boxes
 
 _LEAST_PEOPLE = 5
 """Fewer well-founded tracks cannot tell a cut from people who left."""

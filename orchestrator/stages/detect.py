@@ -19,7 +19,9 @@ from orchestrator.imaging import (
 from orchestrator.settings import DetectSettings
 from orchestrator.triton.client import TritonClient
 from orchestrator.triton.codec import LiveModel
-from orchestrator.types import Boxes, Detections, Frame
+from orchestrator.types.detections import Detections
+from orchestrator.types.frames import Frame
+from orchestrator.types.pictures import Boxes
 
 BALL = "ball"
 _HINT_SHARE = 0.3

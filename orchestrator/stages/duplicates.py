@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from orchestrator.imaging import iou
+from orchestrator.imaging import iou, stacked
 from orchestrator.stages.tracklet import Tracklet
 
 _MOST_FRAMES = 8
@@ -20,7 +18,7 @@ def duplicates(tracks: Sequence[Tracklet], least_iou: float) -> set[int]:
         tracks: All tracks, settled for this frame.
         least_iou: Overlap that is nearly whole.
     """
-    boxes = np.array([track.xyxy for track in tracks], np.float32).reshape(-1, 4)
+    boxes = stacked([track.xyxy for track in tracks])
     # Ties in seniority go to the earlier object, so that exactly one of a pair is junior.
     rank = [(-track.hits, track.object_id) for track in tracks]
     is_covering = iou(boxes, boxes) > least_iou

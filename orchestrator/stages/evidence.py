@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 
 from orchestrator.settings import NumberSettings
 from orchestrator.stages.teams import TeamBelief
-from orchestrator.types import Boxes, Identity, NumberReading, Role, Track
+from orchestrator.types.people import Identity, NumberReading, Role
+from orchestrator.types.pictures import Boxes
+from orchestrator.types.tracks import Track
 
 _ROLES = tuple(Role)
 _LABEL_ROLES = {
@@ -17,6 +19,10 @@ _LABEL_ROLES = {
 }
 _LEAST_VISIBLE = 0.3
 _HEIGHT_DECAY = 0.99
+_MOST_EMBEDDINGS = 100
+_MOST_NUMBER_VOTES = 100.0
+_MOST_ROLE_VOTES = 1000.0
+"""What about a minute brings; older evidence fades, so that a mistake need not last for a match."""
 _NO_TEAM = TeamBelief(None, 0.0)
 _NOBODY = Identity()
 _NO_VOTES = np.zeros(0, np.float32)
@@ -36,6 +42,7 @@ class Person:
     last_count: int = -1
     """Number of the last frame in which the person was reported."""
     frame_count: int = 0
+    """Frames in which the person was reported."""
     is_lost: bool = False
     embedding_sum: NDArray[np.float32] | None = None
     embedding: NDArray[np.float32] | None = None
@@ -54,7 +61,6 @@ class Person:
         self.xyxy = track.xyxy
         self.height = max(float(track.xyxy[3] - track.xyxy[1]), _HEIGHT_DECAY * self.height)
         self.last_frame, self.last_count = frame_index, frame_count
-        self.frame_count += 1
         role = _LABEL_ROLES.get(track.label or "")
         if role is not None:
             self.role_votes[_ROLES.index(role)] += track.confidence
@@ -69,17 +75,18 @@ class Person:
         A number out of sight does not count, and a reading unsure of itself counts for little.
         """
         if reading.visible >= _LEAST_VISIBLE:
-            self.number_votes += reading.visible * reading.numbers.max() ** 2 * reading.numbers
+            votes = reading.visible * reading.numbers.max() ** 2 * reading.numbers
+            self.number_votes = _sum(self.number_votes, votes, _MOST_NUMBER_VOTES)
             self.number_count += 1
-        self.role_votes += reading.roles
+        self.role_votes = _sum(self.role_votes, reading.roles, _MOST_ROLE_VOTES)
 
     def absorb(self, other: "Person") -> None:
         """Add the evidence of another track of the same person."""
         if other.embedding_sum is not None:
             self._add_embeddings(other.embedding_sum, other.embedding_count)
-        self.number_votes += other.number_votes
+        self.number_votes = _sum(self.number_votes, other.number_votes, _MOST_NUMBER_VOTES)
         self.number_count += other.number_count
-        self.role_votes += other.role_votes
+        self.role_votes = _sum(self.role_votes, other.role_votes, _MOST_ROLE_VOTES)
         self.frame_count += other.frame_count
         self.xyxy, self.height, self.object_id = other.xyxy, other.height, other.object_id
         self.last_frame, self.last_count = other.last_frame, other.last_count
@@ -121,6 +128,16 @@ class Person:
 
     def _add_embeddings(self, total: NDArray[np.float32], count: int) -> None:
         before = 0.0 if self.embedding_sum is None else self.embedding_sum
-        self.embedding_sum = np.asarray(before + total, np.float32)
-        self.embedding_count += count
+        both, most = self.embedding_count + count, _MOST_EMBEDDINGS
+        self.embedding_sum = np.asarray((before + total) * min(1.0, most / both), np.float32)
+        self.embedding_count = min(both, most)
         self.embedding = self.embedding_sum / max(float(np.linalg.norm(self.embedding_sum)), 1e-12)
+
+
+def _sum(
+    votes: NDArray[np.float32], further: NDArray[np.float32], most: float
+) -> NDArray[np.float32]:
+    """Return the sum of votes, scaled down where there are more than `most` in all."""
+    both = votes + further
+    total = float(both.sum())
+    return both if total <= most else np.asarray(both * (most / total), np.float32)

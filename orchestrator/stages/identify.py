@@ -10,7 +10,8 @@ from orchestrator.imaging import crops
 from orchestrator.settings import IdentifySettings
 from orchestrator.stages.cadence import Cadence
 from orchestrator.triton.client import TritonClient
-from orchestrator.types import Frame, Tracks
+from orchestrator.types.frames import Frame
+from orchestrator.types.tracks import Tracks
 
 Embedding = NDArray[np.float32]
 """L2-normalised, float32, shape `(D,)`."""

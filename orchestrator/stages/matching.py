@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from orchestrator.imaging import iou
-from orchestrator.types import Boxes
+from orchestrator.types.pictures import Boxes
 
 _GROWTH = 0.5
 """What boxes are grown by on each side, as a share of their size, where they do not meet."""

@@ -11,7 +11,9 @@ from orchestrator.imaging import crops
 from orchestrator.settings import NumberSettings
 from orchestrator.stages.cadence import Cadence
 from orchestrator.triton.client import TritonClient
-from orchestrator.types import Frame, NumberReading, Tracks
+from orchestrator.types.frames import Frame
+from orchestrator.types.people import NumberReading
+from orchestrator.types.tracks import Tracks
 
 _HEIGHT, _WIDTH = 128, 64
 

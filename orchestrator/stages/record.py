@@ -1,42 +1,37 @@
 """The ledger of identities: provisional at once, revised by explicit updates, never silently."""
 
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.imaging import stacked
 from orchestrator.settings import IdentifySettings, NumberSettings
-from orchestrator.stages.association import stacked
+from orchestrator.stages.beliefs import Beliefs
 from orchestrator.stages.evidence import Person
 from orchestrator.stages.identify import Embedding
 from orchestrator.stages.returning import returned
 from orchestrator.stages.teams import TeamClusters
-from orchestrator.types import (
-    FrameHeader,
-    Identity,
-    IdentityUpdate,
-    NumberReading,
-    Player,
-    Role,
-    StreamConfig,
-    Team,
-    TeamSheet,
-    Track,
-    Tracks,
-)
+from orchestrator.types.frames import FrameHeader
+from orchestrator.types.people import NumberReading, Team
+from orchestrator.types.results import IdentityUpdate, Player
+from orchestrator.types.streams import StreamConfig
+from orchestrator.types.tracks import Track, Tracks
 
-_SIDED_ROLES = {Role.PLAYER, None}
-"""Roles whose kit names the side; a goalkeeper's or referee's does not."""
 _RETURN_S = 2.0
 """After a longer absence looks and place prove nothing: a side dresses alike. The number does."""
-_KEEPER_EMBEDDINGS = 5
-"""Looks at somebody's clothes before they say goalkeeper."""
 _MOST_PEOPLE = 512
 """People remembered; the longest lost are forgotten first."""
 _MOST_JUDGED = 128
 """People whose looks tell the sides apart, the last seen: enough for minutes. With all of a match's
 people telling would take ten times as long."""
+_MOST_REPEATED = 256
+"""Frames that a resumed stream can send again: as many as a client may have under way."""
 _REPORTED = ("role", "team", "jersey_number", "player_id")
+
+_Shirt = tuple[Team, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +42,7 @@ class Observations:
     readings: dict[int, NumberReading]
 
 
-class Ledger:
+class IdentityLedger:
     """Who is who in one stream."""
 
     def __init__(
@@ -58,14 +53,16 @@ class Ledger:
         *,
         kits: NDArray[np.float32] | None = None,
     ) -> None:
-        self._sheets = {Team.A: config.team_a, Team.B: config.team_b}
         self._frame_rate = config.frame_rate
-        self._identify, self._number = identify, number
-        self._teams = TeamClusters(margin=identify.team_margin, kits=kits)
+        self._identify = identify
+        teams = TeamClusters(margin=identify.team_margin, kits=kits)
+        self._beliefs = Beliefs(config, number, teams)
         self._fit_every = max(1, round(identify.interval_s * config.frame_rate))
         self._people: dict[int, Person] = {}
         self._by_object: dict[int, Person] = {}
         self._next_track_id = 1
+        self._recorded: deque[int] = deque(maxlen=_MOST_REPEATED)
+        """Indices of the last frames."""
         self._cut_count = 0
         """Number of the frame of the last camera cut."""
 
@@ -91,9 +88,10 @@ class Ledger:
         back = self._returned(tracks, frame_count, observations)
         for track in tracks.seen:
             self._enter(track, header.frame_index, frame_count, observations, back)
+        self._count(header.frame_index, tracks)
         if frame_count % self._fit_every == 0:
             self._settle_long_lost(frame_count)
-            self._fit_teams()
+            self._beliefs.fit_teams(self.people)
         updates = self._revise(tracks, header.frame_index, frame_count)
         self._forget_longest_lost()
         players = [
@@ -129,6 +127,13 @@ class Ledger:
         if track.object_id in observations.readings:
             person.read(observations.readings[track.object_id])
 
+    def _count(self, frame_index: int, tracks: Tracks) -> None:
+        """Count a frame for everybody seen; one that a resumed stream sent again counts once."""
+        if frame_index not in self._recorded:
+            self._recorded.append(frame_index)
+            for track in tracks.seen:
+                self._by_object[track.object_id].frame_count += 1
+
     def _returned(
         self, tracks: Tracks, frame_count: int, observations: Observations
     ) -> dict[int, Person]:
@@ -147,8 +152,14 @@ class Ledger:
         least = self._identify.reidentify_similarity
         return returned(newcomers, observations.embeddings, recently, least)
 
-    def _lost(self, frame_count: int) -> list[Person]:
-        return [p for p in self._people.values() if p.is_lost and self._may_return(p, frame_count)]
+    def _lost(self, frame_count: int) -> dict[_Shirt, list[Person]]:
+        """Return who may return and is known by side and number, by ascending track id."""
+        lost = defaultdict[_Shirt, list[Person]](list)
+        for person in self._people.values():
+            shirt = _shirt(person)
+            if shirt is not None and person.is_lost and self._may_return(person, frame_count):
+                lost[shirt].append(person)
+        return lost
 
     def _may_return(self, person: Person, frame_count: int) -> bool:
         longest = self._identify.reidentify_s * self._frame_rate
@@ -161,20 +172,11 @@ class Ledger:
             if person.is_lost and not self._may_return(person, frame_count):
                 person.settle()
 
-    def _fit_teams(self) -> None:
-        rows = [
-            person.embedding
-            for person in self.people
-            if person.embedding is not None and person.role(self._number)[0] in _SIDED_ROLES
-        ]
-        if rows:
-            self._teams.fit(np.stack(rows))
-
     def _revise(self, tracks: Tracks, frame_index: int, frame_count: int) -> list[IdentityUpdate]:
         """Settle what is believed of everybody seen, and report every change."""
         seen = [self._by_object[track.object_id] for track in tracks.seen]
-        beliefs = {person.track_id: self._belief(person) for person in seen}
-        _silence_rivals(beliefs)
+        beliefs = self._beliefs.judge(seen)
+        lost = self._lost(frame_count)
         updates = []
         for person in sorted(seen, key=lambda p: p.track_id):
             belief = beliefs[person.track_id]
@@ -184,63 +186,15 @@ class Ledger:
                 if getattr(belief, name) != getattr(person.identity, name)
             )
             person.identity = belief
-            earlier = self._earlier_self(person, frame_count) if changed else None
+            earlier = _earlier_self(person, lost)
             if earlier is not None:
                 self._merge(person, into=earlier)
-            if changed:
+            if changed or earlier is not None:
                 merged = earlier.track_id if earlier else None
                 updates.append(
                     IdentityUpdate(person.track_id, frame_index, belief, changed, merged)
                 )
         return updates
-
-    def _belief(self, person: Person) -> Identity:
-        role, role_confidence = self._role(person)
-        if role in _SIDED_ROLES and person.embedding is not None:
-            person.team = self._teams.belief(person.embedding, person.team)
-        team = person.team.team if role in _SIDED_ROLES else None
-        sheet = self._sheets[team] if team else TeamSheet()
-        number, confidence = (None, 0.0)
-        if role not in {Role.REFEREE, Role.OTHER}:
-            number, confidence = person.number(self._number, _allowed(sheet))
-        return Identity(
-            role=role,
-            role_confidence=role_confidence,
-            team=team,
-            team_confidence=person.team.confidence if team else 0.0,
-            jersey_number=number,
-            jersey_number_confidence=confidence,
-            player_id=_player_id(sheet, number),
-        )
-
-    def _role(self, person: Person) -> tuple[Role | None, float]:
-        """Return a person's role: who plays in neither side's kit keeps a goal.
-
-        A keeper's shirt differs from match to match, so no reader of single crops can know it.
-        """
-        role, confidence = person.role(self._number)
-        if (
-            role is Role.PLAYER
-            and person.embedding is not None
-            and person.embedding_count >= _KEEPER_EMBEDDINGS
-            and self._teams.is_apart(person.embedding)
-        ):
-            return Role.GOALKEEPER, confidence
-        return role, confidence
-
-    def _earlier_self(self, person: Person, frame_count: int) -> Person | None:
-        """Find a lost person of the same side and number who was gone before this one came."""
-        identity = person.identity
-        if identity.team is None or identity.jersey_number is None:
-            return None
-        for earlier in self._lost(frame_count):
-            same = (earlier.identity.team, earlier.identity.jersey_number) == (
-                identity.team,
-                identity.jersey_number,
-            )
-            if same and earlier.last_frame < person.first_frame:
-                return earlier
-        return None
 
     def _merge(self, person: Person, *, into: Person) -> None:
         into.absorb(person)
@@ -259,41 +213,18 @@ class Ledger:
             del self._people[person.track_id]
 
 
-def _silence_rivals(beliefs: dict[int, Identity]) -> None:
-    """Let only the surest of several people in sight carry one side's number."""
-    best: dict[tuple[Team, int], int] = {}
-    for track_id, belief in beliefs.items():
-        if belief.team is None or belief.jersey_number is None:
-            continue
-        key = (belief.team, belief.jersey_number)
-        rival = best.setdefault(key, track_id)
-        if rival == track_id:
-            continue
-        wins = belief.jersey_number_confidence > beliefs[rival].jersey_number_confidence
-        loser = rival if wins else track_id
-        best[key] = track_id if wins else rival
-        beliefs[loser] = _without_number(beliefs[loser])
+def _shirt(person: Person) -> _Shirt | None:
+    """Return a person's side and number, if both are known."""
+    team, number = person.identity.team, person.identity.jersey_number
+    return None if team is None or number is None else (team, number)
 
 
-def _without_number(belief: Identity) -> Identity:
-    return Identity(
-        role=belief.role,
-        role_confidence=belief.role_confidence,
-        team=belief.team,
-        team_confidence=belief.team_confidence,
-    )
-
-
-def _allowed(sheet: TeamSheet) -> NDArray[np.bool_] | None:
-    if not sheet.roster:
+def _earlier_self(person: Person, lost: Mapping[_Shirt, Sequence[Person]]) -> Person | None:
+    """Find a lost person of the same side and number who was gone before this one came."""
+    shirt = _shirt(person)
+    if shirt is None:
         return None
-    allowed = np.zeros(100, np.bool_)
-    allowed[[entry.jersey_number for entry in sheet.roster]] = True
-    return allowed
-
-
-def _player_id(sheet: TeamSheet, number: int | None) -> str:
-    for entry in sheet.roster:
-        if entry.jersey_number == number:
-            return entry.player_id
-    return ""
+    for earlier in lost.get(shirt, ()):
+        if earlier.is_lost and earlier.last_frame < person.first_frame:
+            return earlier
+    return None

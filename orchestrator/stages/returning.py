@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from orchestrator.stages.evidence import Person
 from orchestrator.stages.identify import Embedding
-from orchestrator.types import Track
+from orchestrator.types.tracks import Track
 
 _REACH = 1.0
 """How far a lost person may be from where it was last seen, in body heights at once ..."""

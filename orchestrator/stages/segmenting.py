@@ -17,7 +17,8 @@ from orchestrator import metrics
 from orchestrator.contracts import SAM2_TRACKER
 from orchestrator.errors import ModelError, ModelOverloadedError, SequenceLostError
 from orchestrator.triton.client import SequenceStep, TritonClient
-from orchestrator.types import Boxes, Frame, Mask
+from orchestrator.types.frames import Frame
+from orchestrator.types.pictures import Boxes, Mask
 
 _CLOSE_TIMEOUT_S = 2.0
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 
-from orchestrator.types import Team
+from orchestrator.types.people import Team
 
 _LEAST_PEOPLE = 4
 _MOST_CLUSTERS = 6

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.stages.segmenting import Segment
-from orchestrator.types import Boxes, Mask
+from orchestrator.types.pictures import Boxes, Mask
 
 _VELOCITY_BLEND = 0.25
 """Weight of the newest motion in the steady one, once there is a steady one."""

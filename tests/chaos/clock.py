@@ -3,7 +3,6 @@
 import asyncio
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 _LIBRARIES = sorted(Path("/usr/lib").glob("**/faketime/libfaketimeMT.so.1"))
@@ -26,12 +25,7 @@ class WallClock:
         self._write(0)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._directory.cleanup()
         _sweep()
 

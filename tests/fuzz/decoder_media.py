@@ -10,7 +10,7 @@ import av
 from av.bitstream import BitStreamFilterContext
 from PIL import Image
 
-from orchestrator.types import EncodedFrame, Encoding, FrameHeader
+from orchestrator.types.frames import EncodedFrame, Encoding, FrameHeader
 
 DATA = Path(__file__).parents[1] / "data"
 _SIDES = ((320, 180), (160, 90))

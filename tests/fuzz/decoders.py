@@ -20,7 +20,7 @@ from pathlib import Path
 from orchestrator.decode_guard.nursery import Nursery
 from orchestrator.decode_guard.source import GuardedSource
 from orchestrator.settings import DecodeSettings
-from orchestrator.types import EncodedFrame, Encoding, Frame, FrameHeader, LostFrame
+from orchestrator.types.frames import EncodedFrame, Encoding, Frame, FrameHeader, LostFrame
 from tests.fuzz.decoder_media import damaged, originals
 
 MAX_PIXELS = 1280 * 720

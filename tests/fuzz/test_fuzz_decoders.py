@@ -4,7 +4,7 @@ from contextlib import closing
 import pytest
 
 from orchestrator.decode_guard.nursery import Nursery
-from orchestrator.types import Encoding
+from orchestrator.types.frames import Encoding
 from tests.fuzz.decoder_media import damaged, originals
 from tests.fuzz.decoders import SETTINGS, Tally, fuzz, is_sound
 

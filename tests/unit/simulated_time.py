@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
-_TIMED = ("orchestrator.flow", "orchestrator.overload.control", "orchestrator.overload.profile")
+_TIMED = (
+    "orchestrator.arrivals",
+    "orchestrator.flow",
+    "orchestrator.overload.control",
+    "orchestrator.overload.profile",
+)
 
 
 class _Selector(selectors.DefaultSelector):

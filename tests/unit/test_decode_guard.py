@@ -21,7 +21,8 @@ from orchestrator.decode_guard.ring import PictureRing
 from orchestrator.decode_guard.source import GuardedSource
 from orchestrator.decoding import FrameSource, open_decoder, open_source
 from orchestrator.settings import DecodeSettings
-from orchestrator.types import EncodedFrame, Encoding, Frame, FrameHeader, LostFrame, StreamConfig
+from orchestrator.types.frames import EncodedFrame, Encoding, Frame, FrameHeader, LostFrame
+from orchestrator.types.streams import StreamConfig
 from tests.unit.coded_media import COUNT, HEIGHT, WIDTH, as_file, clip, picture
 
 MAX_PIXELS = WIDTH * HEIGHT

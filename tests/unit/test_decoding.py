@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from orchestrator.decoding import open_decoder
-from orchestrator.types import (
+from orchestrator.types.frames import (
     EncodedFrame,
     Encoding,
     Frame,
     FrameHeader,
     GapReason,
     LostFrame,
-    Pixels,
-    StreamConfig,
 )
+from orchestrator.types.pictures import Pixels
+from orchestrator.types.streams import StreamConfig
 from orchestrator.video_decoding import MAX_HELD_FRAMES, USUAL_REORDER_FRAMES
 from tests.unit.coded_media import (
     COUNT,
@@ -168,8 +168,8 @@ def test_truncated_picture_is_lost(kind, encoding, share):
 
 def test_bomb_is_refused_by_its_header_alone():
     data = png_header(8000, 4000) + png_chunk(b"IDAT", zlib.compress(b""))
-    assert (
-        lost_detail(data, Encoding.PNG) == "expected a picture of 1 to 3072 pixels, got 8000x4000"
+    assert lost_detail(data, Encoding.PNG) == (
+        "expected sides of 16 pixels or more and at most 3072 pixels in all, got 8000x4000"
     )
 
 
@@ -347,7 +347,9 @@ def test_unit_that_comes_too_late_is_lost():
 def test_video_larger_than_the_limit_is_lost():
     outcomes = decode_all(clip(size=(WIDTH + 16, HEIGHT)))
     assert set(lost(outcomes)) == set(range(COUNT))
-    assert lost(outcomes)[0] == "expected a picture of 1 to 3072 pixels, got 80x48"
+    assert lost(outcomes)[0] == (
+        "expected sides of 16 pixels or more and at most 3072 pixels in all, got 80x48"
+    )
 
 
 def test_video_far_larger_than_the_limit_is_lost_before_decoding():

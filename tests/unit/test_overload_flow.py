@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,18 +14,17 @@ from orchestrator.overload.control import LoadControl, StreamLoad
 from orchestrator.overload.ladder import Ladder, Level
 from orchestrator.settings import OverloadSettings, Settings
 from orchestrator.telemetry import StreamStats
-from orchestrator.types import (
-    Degradation,
-    Detections,
+from orchestrator.types.detections import Detections
+from orchestrator.types.frames import (
     EncodedFrame,
     Encoding,
     Frame,
     FrameHeader,
     GapReason,
     LostFrame,
-    Recognition,
-    StreamConfig,
 )
+from orchestrator.types.results import Degradation, Recognition
+from orchestrator.types.streams import StreamConfig
 from tests.unit import simulated_time
 
 _BUDGET_S = 0.4
@@ -106,7 +105,7 @@ class Stream:
         recognition = Recognition(
             frame.header, 4, 4, (), None, effort.degradations, stage_seconds=seconds
         )
-        return recognition, []
+        return recognition, deque()
 
     async def frames(self, count, rate):
         for index in range(count):

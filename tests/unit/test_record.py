@@ -3,24 +3,15 @@
 import numpy as np
 import pytest
 
-from orchestrator.servicer import _STILL
-from orchestrator.settings import IdentifySettings, NumberSettings
+from orchestrator.servicer import _for_a_still
+from orchestrator.settings import IdentifySettings, NumberSettings, Settings
 from orchestrator.stages.evidence import Person
-from orchestrator.stages.record import Ledger, Observations
-from orchestrator.types import (
-    Encoding,
-    FrameHeader,
-    NumberReading,
-    Role,
-    RosterEntry,
-    Shift,
-    StreamConfig,
-    Team,
-    TeamSheet,
-    Track,
-    Tracks,
-    TrackState,
-)
+from orchestrator.stages.record import IdentityLedger, Observations
+from orchestrator.types.frames import Encoding, FrameHeader
+from orchestrator.types.people import NumberReading, Role, RosterEntry, Team, TeamSheet
+from orchestrator.types.pictures import Shift
+from orchestrator.types.streams import StreamConfig
+from orchestrator.types.tracks import Track, Tracks, TrackState
 
 KIT = np.eye(6, dtype=np.float32)
 
@@ -55,7 +46,7 @@ class Match:
     """Plays frames into a ledger."""
 
     def __init__(self, **config):
-        self.ledger = Ledger(
+        self.ledger = IdentityLedger(
             StreamConfig("m", Encoding.JPEG, frame_rate=10, **config),
             IdentifySettings(),
             NumberSettings(),
@@ -163,6 +154,18 @@ def test_of_two_rivals_only_the_surer_carries_a_number():
     assert (players[1].jersey_number, players[2].jersey_number) == (None, 9)
 
 
+def test_two_who_claim_a_number_equally_do_not_take_turns():
+    match, rng = Match(), np.random.default_rng(1)
+    _, tracks, _ = match.two_sides()
+    revised = 0
+    for _ in range(400):
+        readings = {i: reading(9 if rng.random() < 0.8 else 1, 0.9) for i in (1, 2)}
+        players, updates = match.frame(*tracks, readings=readings)
+        revised += sum("jersey_number" in update.changed for update in updates)
+    assert {players[1].jersey_number, players[2].jersey_number} == {9, None}
+    assert revised <= 4
+
+
 def test_a_lost_person_who_returns_nearby_and_alike_keeps_the_id():
     match = Match()
     match.frame(track(1, 100), embeddings={1: KIT[0]})
@@ -245,6 +248,21 @@ def test_a_number_rejoins_two_tracks_of_one_person_aloud():
     assert players[3].jersey_number == 10
 
 
+def test_a_number_rejoins_two_tracks_even_if_it_was_read_before_the_first_was_given_up():
+    match = Match()
+    _, tracks, kits = match.two_sides()
+    for _ in range(4):
+        match.frame(*tracks, embeddings=kits, readings={3: reading(10)})
+    seen = [t for t in tracks if t.object_id != 3] + [track(7, 900, is_new=True)]
+    for _ in range(8):  # object 3 is hidden, and awaited
+        players, _ = match.frame(*seen, embeddings={7: KIT[0]}, readings={7: reading(10)})
+    assert players[7].jersey_number == 10
+    players, updates = match.frame(*seen, ended=(3,))
+    assert [(u.track_id, u.merged_into_track_id) for u in updates] == [(7, 3)]
+    assert 7 not in players
+    assert match.frame(*seen)[1] == []
+
+
 def test_people_are_forgotten_before_memory_grows_without_bound():
     match = Match()
     for object_id in range(1, 700):
@@ -304,4 +322,27 @@ def test_a_referee_in_neither_kit_stays_a_referee():
 def test_a_single_image_says_a_number_that_it_reads_clearly():
     person = Person(1, 1, 0, np.array([0, 10, 20, 60], np.float32))
     person.read(reading(7))
-    assert person.number(_STILL["number"], None)[0] == 7
+    assert person.number(_for_a_still(Settings()).number, None)[0] == 7
+
+
+def test_a_single_image_is_judged_by_the_operators_settings():
+    settings = Settings(
+        identify=IdentifySettings(team_margin=0.4),
+        number=NumberSettings(min_votes=0.8, min_confidence=0.9),
+    )
+    still = _for_a_still(settings)
+    assert still.identify.team_margin == 0.4
+    assert (still.number.min_votes, still.number.min_confidence) == (0.8, 0.9)
+    assert (still.number.min_readings, still.number.role_min_readings) == (1, 1)
+    assert still.number.max_crops_per_frame == still.identify.max_crops_per_frame == 64
+
+
+def test_a_frame_that_a_resumed_stream_repeats_counts_once_for_its_people():
+    match = Match()
+    for _ in range(5):
+        match.frame(track(1))
+    match.count -= 2  # nobody was told of the last two
+    for _ in range(4):
+        match.frame(track(1))
+    (person,) = match.ledger.people
+    assert (person.frame_count, person.last_frame) == (7, 6)

@@ -12,17 +12,9 @@ from PIL import Image
 from orchestrator.errors import ModelUnavailableError
 from orchestrator.session import StreamSession
 from orchestrator.settings import ServerSettings, Settings, StreamSettings
-from orchestrator.types import (
-    Degradation,
-    EncodedFrame,
-    Encoding,
-    FrameHeader,
-    GapReason,
-    IdentityUpdate,
-    LostFrame,
-    Recognition,
-    StreamConfig,
-)
+from orchestrator.types.frames import EncodedFrame, Encoding, FrameHeader, GapReason, LostFrame
+from orchestrator.types.results import Degradation, IdentityUpdate, Recognition
+from orchestrator.types.streams import StreamConfig
 from tests.unit.scripted_triton import ScriptedTriton
 
 PERSON = (0.25, 0.5, 0.1, 0.4, 0, 3.0)

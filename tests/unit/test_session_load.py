@@ -12,14 +12,9 @@ from orchestrator.overload.control import LoadControl
 from orchestrator.overload.ladder import Level
 from orchestrator.session import StreamSession
 from orchestrator.settings import Settings
-from orchestrator.types import (
-    Degradation,
-    Encoding,
-    GapReason,
-    LostFrame,
-    Recognition,
-    StreamConfig,
-)
+from orchestrator.types.frames import Encoding, GapReason, LostFrame
+from orchestrator.types.results import Degradation, Recognition
+from orchestrator.types.streams import StreamConfig
 from tests.patience import until
 from tests.unit.scripted_triton import ScriptedTriton
 from tests.unit.test_session import PERSON, answers, encoded

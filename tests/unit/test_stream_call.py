@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -14,6 +15,13 @@ from soccer.v1 import player_recognition_pb2 as pb
 from soccer.v1 import player_recognition_pb2_grpc as pb_grpc
 
 from orchestrator.client import RecognitionClient
+from orchestrator.drain import Drain
+from orchestrator.errors import ConnectionLostError
+from orchestrator.replies import AnswerLog, Replies
+from orchestrator.security.audit import Call
+from orchestrator.stream_call import StreamCall
+from orchestrator.types.frames import Encoding
+from orchestrator.types.streams import StreamConfig
 from tests.patience import until
 from tests.stream.streams import coded_stream
 from tests.unit.relay import Relay
@@ -75,7 +83,7 @@ async def end_of(stream):
 
 async def is_free(running):
     """Wait until no place is taken."""
-    await asyncio.wait_for(running.servicer._empty.wait(), 20)
+    await asyncio.wait_for(running.servicer._drain.until_free(), 20)
 
 
 async def test_a_resumed_stream_goes_on_and_what_was_answered_is_answered_as_before():
@@ -259,6 +267,21 @@ async def test_at_the_end_of_a_drain_streams_move_and_what_was_received_is_answe
         code, details = await end_of(stream)
         assert (code, details) == ("UNAVAILABLE", "the server is stopping; connect again")
         await asyncio.wait_for(draining, 20)
+
+
+async def test_a_client_that_vanishes_as_it_is_warned_is_no_error_of_its_own():
+    async def vanish(response):
+        raise grpc.aio.UsageError("the call has ended")
+
+    context, drain = SimpleNamespace(write=vanish), Drain()
+    drain.begin(600.0)
+    stream = StreamConfig("m", Encoding.JPEG)
+    replies = Replies(context, stream, AnswerLog(8), credit=8, stall_s=60.0)
+    with pytest.raises(ConnectionLostError):
+        await replies.drain(600.0)
+    serving, principal = SimpleNamespace(drain=drain), SimpleNamespace(tenant=None)
+    warned = StreamCall(serving, Call("1", "RecognizeStream", "", ""), None, context, principal)
+    await warned._warn(replies)
 
 
 async def test_a_drain_ends_with_the_last_stream_whoever_watches_the_health():

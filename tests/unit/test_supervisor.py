@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -87,6 +88,26 @@ async def test_workers_share_the_port_and_a_killed_one_is_started_again(supervis
             pass
     assert again[1] == first[1]
     assert not running.done()
+
+
+async def test_a_host_without_a_process_to_spare_costs_no_other_worker(supervised, monkeypatch):
+    _, running, target = supervised
+    first = await ask_all(target, 2)
+    start, refused = asyncio.create_subprocess_exec, []
+
+    async def refuse_once(*command, **options):
+        if not refused:
+            refused.append(command)
+            raise BlockingIOError(errno.EAGAIN, "no process to spare")
+        return await start(*command, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse_once)
+    os.kill(first[0], signal.SIGKILL)
+    async with asyncio.timeout(60):
+        while not refused or (again := await ask_all(target, 2))[0] == first[0]:
+            await asyncio.sleep(0.02)
+            assert not running.done()
+    assert again[1] == first[1]
 
 
 async def test_told_to_stop_it_ends_all_workers(supervised):

@@ -6,7 +6,9 @@ from orchestrator.contracts import SAM2_TRACKER
 from orchestrator.errors import ModelUnavailableError, SequenceLostError
 from orchestrator.settings import TrackSettings
 from orchestrator.stages.track import Tracker
-from orchestrator.types import Detections, Frame, FrameHeader, TrackState
+from orchestrator.types.detections import Detections
+from orchestrator.types.frames import Frame, FrameHeader
+from orchestrator.types.tracks import TrackState
 from tests.unit.scripted_triton import ScriptedTriton
 
 NOBODY = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), ())
@@ -327,6 +329,13 @@ async def test_a_cut_ends_every_track_and_starts_anew():
     inputs, step = triton.seen("sam2_tracker")[-1]
     assert not step.is_start
     assert inputs["forget_object_ids"].tolist() == [[1, 2, 3, 4, 5, 6]]
+
+
+async def test_with_nobody_followed_the_picture_alone_tells_a_cut():
+    subject = tracker(ScriptedTriton())
+    views = [picture(0, seed=0), picture(1, seed=0), picture(2, seed=1), picture(3, seed=1)]
+    tracks = [await subject.track(view, NOBODY) for view in views]
+    assert [t.is_cut for t in tracks] == [False, False, True, False]
 
 
 async def test_people_who_all_leave_in_an_unbroken_picture_are_no_cut():

@@ -222,9 +222,9 @@ class _GapReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GapReason.V
     GAP_REASON_UNSPECIFIED: _GapReason.ValueType  # 0
     """Never sent."""
     GAP_REASON_DECODE_ERROR: _GapReason.ValueType  # 1
-    """The bytes could not be decoded."""
+    """The bytes could not be decoded, or are more than `StreamStarted.max_frame_bytes`."""
     GAP_REASON_INVALID_FRAME: _GapReason.ValueType  # 2
-    """The frame broke a rule of the API: index, size or field limits."""
+    """The frame broke a rule of the API: its index, or the limit of a field."""
     GAP_REASON_RESOLUTION_CHANGED: _GapReason.ValueType  # 3
     """The picture's size differs from the stream's."""
     GAP_REASON_MODEL_UNAVAILABLE: _GapReason.ValueType  # 4
@@ -242,9 +242,9 @@ class GapReason(_GapReason, metaclass=_GapReasonEnumTypeWrapper):
 GAP_REASON_UNSPECIFIED: GapReason.ValueType  # 0
 """Never sent."""
 GAP_REASON_DECODE_ERROR: GapReason.ValueType  # 1
-"""The bytes could not be decoded."""
+"""The bytes could not be decoded, or are more than `StreamStarted.max_frame_bytes`."""
 GAP_REASON_INVALID_FRAME: GapReason.ValueType  # 2
-"""The frame broke a rule of the API: index, size or field limits."""
+"""The frame broke a rule of the API: its index, or the limit of a field."""
 GAP_REASON_RESOLUTION_CHANGED: GapReason.ValueType  # 3
 """The picture's size differs from the stream's."""
 GAP_REASON_MODEL_UNAVAILABLE: GapReason.ValueType  # 4
@@ -1183,7 +1183,7 @@ class IdentityUpdate(_message.Message):
     """
     @_builtins.property
     def changed_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the fields above that changed."""
+        """Names of the fields above that changed; none where the track was merged and nothing else."""
 
     def __init__(
         self,
@@ -1230,7 +1230,7 @@ class StreamSummary(_message.Message):
 
     @_builtins.property
     def tracks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackSummary]:
-        """Every person seen, by ascending track id."""
+        """The people seen, by ascending track id; of more than 512 those seen last."""
 
     @_builtins.property
     def stage_latencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageLatency]:

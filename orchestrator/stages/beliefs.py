@@ -1,0 +1,128 @@
+"""What may be said of people by the evidence gathered: role, side, number, name on the sheet."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.settings import NumberSettings
+from orchestrator.stages.evidence import Person
+from orchestrator.stages.teams import TeamClusters
+from orchestrator.types.people import Identity, Role, Team, TeamSheet
+from orchestrator.types.streams import StreamConfig
+
+_SIDED_ROLES = {Role.PLAYER, None}
+"""Roles whose kit names the side; a goalkeeper's or referee's does not."""
+_KEEPER_EMBEDDINGS = 5
+"""Looks at somebody's clothes before they say goalkeeper."""
+_SURER = 0.1
+"""By so much must somebody be surer of a number to take it from whom it was said of before."""
+
+
+class Beliefs:
+    """Judges the people of one stream, by its two sides' kits and team sheets.
+
+    Args:
+        config: Holds the team sheets.
+        settings: When a number or a role may be said.
+        teams: Tells the sides apart.
+    """
+
+    def __init__(self, config: StreamConfig, settings: NumberSettings, teams: TeamClusters) -> None:
+        self._sheets = {Team.A: config.team_a, Team.B: config.team_b}
+        self._settings = settings
+        self._teams = teams
+
+    def fit_teams(self, people: Iterable[Person]) -> None:
+        """Learn the two sides anew from everybody's mean embedding."""
+        rows = [
+            person.embedding
+            for person in people
+            if person.embedding is not None and person.role(self._settings)[0] in _SIDED_ROLES
+        ]
+        if rows:
+            self._teams.fit(np.stack(rows))
+
+    def judge(self, seen: Sequence[Person]) -> dict[int, Identity]:
+        """Return what is believed of all people in sight, by track id."""
+        beliefs = {person.track_id: self._belief(person) for person in seen}
+        _silence_rivals(beliefs, {person.track_id: person.identity for person in seen})
+        return beliefs
+
+    def _belief(self, person: Person) -> Identity:
+        role, role_confidence = self._role(person)
+        if role in _SIDED_ROLES and person.embedding is not None:
+            person.team = self._teams.belief(person.embedding, person.team)
+        team = person.team.team if role in _SIDED_ROLES else None
+        sheet = self._sheets[team] if team else TeamSheet()
+        number, confidence = (None, 0.0)
+        if role not in {Role.REFEREE, Role.OTHER}:
+            number, confidence = person.number(self._settings, _allowed(sheet))
+        return Identity(
+            role=role,
+            role_confidence=role_confidence,
+            team=team,
+            team_confidence=person.team.confidence if team else 0.0,
+            jersey_number=number,
+            jersey_number_confidence=confidence,
+            player_id=_player_id(sheet, number),
+        )
+
+    def _role(self, person: Person) -> tuple[Role | None, float]:
+        """Return a person's role: who plays in neither side's kit keeps a goal.
+
+        A keeper's shirt differs from match to match, so no reader of single crops can know it.
+        """
+        role, confidence = person.role(self._settings)
+        if (
+            role is Role.PLAYER
+            and person.embedding is not None
+            and person.embedding_count >= _KEEPER_EMBEDDINGS
+            and self._teams.is_apart(person.embedding)
+        ):
+            return Role.GOALKEEPER, confidence
+        return role, confidence
+
+
+def _silence_rivals(beliefs: dict[int, Identity], said: Mapping[int, Identity]) -> None:
+    """Let only the surest of several people in sight carry one side's number.
+
+    Args:
+        beliefs: What is believed of each, by track id; changed in place.
+        said: What was said of each before.
+    """
+    best: dict[tuple[Team, int], int] = {}
+    for track_id, belief in beliefs.items():
+        if belief.team is None or belief.jersey_number is None:
+            continue
+        key = (belief.team, belief.jersey_number)
+        rival = best.setdefault(key, track_id)
+        if rival == track_id:
+            continue
+        wins = _claim(belief, said[track_id]) > _claim(beliefs[rival], said[rival])
+        loser = rival if wins else track_id
+        best[key] = track_id if wins else rival
+        beliefs[loser] = replace(
+            beliefs[loser], jersey_number=None, jersey_number_confidence=0.0, player_id=""
+        )
+
+
+def _claim(belief: Identity, said: Identity) -> float:
+    is_known_by_it = (said.team, said.jersey_number) == (belief.team, belief.jersey_number)
+    return belief.jersey_number_confidence + _SURER * is_known_by_it
+
+
+def _allowed(sheet: TeamSheet) -> NDArray[np.bool_] | None:
+    if not sheet.roster:
+        return None
+    allowed = np.zeros(100, np.bool_)
+    allowed[[entry.jersey_number for entry in sheet.roster]] = True
+    return allowed
+
+
+def _player_id(sheet: TeamSheet, number: int | None) -> str:
+    for entry in sheet.roster:
+        if entry.jersey_number == number:
+            return entry.player_id
+    return ""
