@@ -2,6 +2,7 @@
 
 import json
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -84,6 +85,23 @@ def test_what_is_converted_is_sound(rendered, tmp_path, capsys, target, name, id
     assert clip.is_tracked is identities
     assert main(["data", "convert", str(rendered), "--to", target, "--output", str(out)]) == 1
     assert "expected a new or empty folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["coco", "yolo"])
+def test_a_conversion_that_fails_leaves_nothing_that_looks_done(rendered, tmp_path, capsys, target):
+    video, out = rendered / "a.mp4", tmp_path / "out"
+    with av.open(str(video)) as container:
+        last = [packet for packet in container.demux(video=0) if packet.size][-1]
+    content = bytearray(video.read_bytes())
+    content[last.pos : last.pos + last.size] = bytes(last.size)
+    video.write_bytes(content)
+    arguments = ["data", "convert", str(rendered), "--to", target, "--output", str(out)]
+    assert main(arguments) == 1
+    assert "a.mp4: expected a video" in capsys.readouterr().err
+    assert not out.exists()
+    write_rendered(rendered)
+    assert main(arguments) == 0, "what a failure left is in nobody's way"
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == ["out"]
 
 
 def test_held_out_clips_become_the_valid_split_and_leaks_are_warned_of(rendered, tmp_path, capsys):

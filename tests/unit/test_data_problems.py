@@ -129,6 +129,7 @@ def test_rendered_truth_that_is_wrong_is_refused(tmp_path, damage, message):
         ({"size": [48, 64]}, "a.masks.json.gz: top level: expected field 'frames'"),
         ({**rendered_masks(), "frames": [{"1": "junk"}] * 3}, "frames[0].1: expected run lengths"),
         ({**rendered_masks(), "frames": [{"x": runs()}] * 3}, "frames[0].x: expected an object id"),
+        ({**rendered_masks(), "frames": [{"9" * 5000: runs()}] * 3}, "9: expected an object id"),
         (
             {**rendered_masks(), "frames": [{"1": runs(np.ones((60, 64), np.uint8))}] * 3},
             "frames[0].1: expected run lengths of 64x48 pixels",
@@ -165,6 +166,8 @@ def test_broken_json_is_refused_with_line_and_column(tmp_path):
     refused(tmp_path, "a.gt.json.gz: expected a readable file")
     truth.write_bytes(gzip.compress(b"[" * 200_000))
     refused(tmp_path, "a.gt.json.gz: expected JSON")
+    truth.write_bytes(gzip.compress(b'{"width": ' + b"9" * 5000 + b"}"))
+    refused(tmp_path, "a.gt.json.gz: expected JSON: Exceeds the limit")
     truth.write_bytes(gzip.compress(b"\xff\xfe"))
     refused(tmp_path, "byte 0: expected UTF-8 text")
 
@@ -193,7 +196,12 @@ def test_a_crowd_beyond_belief_is_refused(tmp_path):
         (setting("images", 1, "id", value=0), "images[1].id: expected an id of its own, got 0"),
         (setting("images", 0, "width", value=32), "images[0]: expected width and height (64, 48)"),
         (setting("images", 0, "file_name", value="no.jpg"), "no.jpg: expected this image file"),
+        (setting("images", 0, "file_name", value="a\0.jpg"), "expected an image: embedded null"),
         (setting("images", 0, "file_name", value="../x.jpg"), "file_name: expected a name inside"),
+        (
+            setting("images", 2, "file_name", value="match_a-0_png.rf.0af0.jpg"),
+            "images[2].file_name: expected a picture of its own, got match_a-0_png.rf.0af0.jpg",
+        ),
         (
             setting("annotations", 0, "image_id", value=9),
             "annotations[0].image_id: expected the id",
@@ -312,7 +320,10 @@ def test_yolo_labels_without_a_picture_and_pictures_that_are_none_are_refused(tm
     [
         ("1,1,1,1,5,5,1\n", "gt.txt: line 1: expected 9 or 10 columns, got 7"),
         ("1,1,1,1,5,5,1,1,1\n1,1,1,1,9,9,1,1,1\n", "line 2: expected each id once in frame 0"),
+        ("", "gt.txt: expected at least one line, found none"),
         ("1,1,1,one,5,5,1,1,1\n", "line 1, column 4: expected a finite number, got 'one'"),
+        ("1,1,,1,1,5,5,1,1,1\n", "line 1, column 3: expected a finite number, got ''"),
+        ("x" * 200_000, "gt.txt: line 1: expected 9 or 10 columns, got 1"),
         ("1,1,1,inf,5,5,1,1,1\n", "line 1, column 4: expected a finite number"),
         ("1.5,1,1,1,5,5,1,1,1\n", "line 1, column 1: expected a whole number, got 1.5"),
         ("1,-1,1,1,5,5,1,1,1\n", "line 1, column 2: expected an id of 0 or more"),
@@ -342,12 +353,33 @@ def test_mot_rows_that_are_wrong_are_refused(tmp_path, rows, message):
             SEQINFO.replace("seqLength=3", "seqLength=4"),
             "seqLength: expected 3, the number of pict",
         ),
+        (SEQINFO.replace("seqLength=3", "seqLength=" + "3" * 5000), "seqLength"),
         (SEQINFO.replace("imWidth=64", "imWidth=65"), "imWidth, imHeight: expected (64, 48)"),
+        (SEQINFO.replace("name=seq", "name=.."), "names that can name a folder, got '..'"),
         (SEQINFO.replace("imDir=img1", "imDir=img9"), "img9: expected a folder of pictures"),
     ],
 )
 def test_a_mot_sequence_that_is_wrong_is_refused(tmp_path, seqinfo, message):
     refused(write_mot(tmp_path, seqinfo), message)
+
+
+@pytest.mark.parametrize(
+    ("write", "file"),
+    [(write_mot, "seq/img1/000003.jpg"), (write_davis, "JPEGImages/480p/corner/00002.jpg")],
+)
+def test_a_picture_of_another_size_than_the_first_is_refused(tmp_path, write, file):
+    Image.new("RGB", (48, 64)).save(write(tmp_path) / file)
+    refused(tmp_path, f"{file}: expected a picture of (64, 48) as the first, got (48, 64)")
+
+
+def test_a_set_without_a_frame_is_refused(tmp_path):
+    coco, yolo = tmp_path / "coco", tmp_path / "yolo"
+    write_coco(coco, {"images": [], "annotations": [], "categories": []})
+    refused(coco, f"{coco}: expected at least one frame, found none")
+    for picture in (write_yolo(yolo) / "train" / "images").iterdir():
+        picture.unlink()
+    (yolo / "train" / "labels" / "game-1.txt").unlink()
+    refused(yolo, f"{yolo}: expected at least one frame, found none")
 
 
 def test_a_sequence_without_truth_is_refused(tmp_path):
@@ -384,6 +416,11 @@ def test_soccernet_tracking_that_is_wrong_is_refused(tmp_path, gameinfo, rows, m
             setting("images", 1, "image_id", value="3001"),
             "images[1].image_id: expected an id of its",
         ),
+        (
+            setting("images", 1, "file_name", value="000001.jpg"),
+            "images[1].file_name: expected a picture of its own, got 000001.jpg",
+        ),
+        (setting("info", "name", value="../up"), "names that can name a folder, got '../up'"),
         (setting("info", "seq_length", value=9), "images: expected seq_length = 9, got 3"),
         (setting("info", "version", value="1.0"), "info.version: expected 1.1 or newer"),
         (

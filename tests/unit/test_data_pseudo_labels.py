@@ -1,12 +1,15 @@
 """A stand-in detector labels videos that nobody labelled."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_data import write_video
 
 from tests.unit.synthetic_stand_in import write_stand_in
 from training.__main__ import main
+from training.data.pictures import VideoFile
 from training.data.pseudo_labels import StandIn, label
 from training.data.reading import read
 from training.errors import InputError
@@ -44,6 +47,38 @@ def test_a_labelled_video_reads_back_as_coco(stand_in_file, tmp_path, capsys):
     assert len(clip.sightings[0]) > 0
 
 
+def test_a_video_with_more_packets_than_pictures_is_labelled_as_far_as_it_goes(
+    stand_in_file, tmp_path, monkeypatch
+):
+    """As interlaced and truncated ones have."""
+    video = tmp_path / "Spiel 1, Süd.mp4"
+    write_video(video, frames=4, size=(128, 128))
+    facts = VideoFile(video).probe()
+    monkeypatch.setattr(VideoFile, "probe", lambda _self: replace(facts, frame_count=9))
+    clip = label(video, StandIn(stand_in_file), every=3, frames=None)
+    assert [len(frame) for frame in clip.sightings] == [1, 0, 0, 1]
+    assert len(list(clip.frames())) == 4
+
+
+def test_labels_are_never_half_there(stand_in_file, tmp_path, capsys, monkeypatch):
+    out, arguments = tmp_path / "labels", ["data", "label", "tests/data/demo_01.mp4"]
+    options = ["--stand-in", str(stand_in_file), "--output", str(out), "--frames", "6"]
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.data.writers.coco.json.dumps", interrupted)
+        assert main([*arguments, *options]) == 130
+    assert not out.exists()
+    assert main([*arguments, *options]) == 0
+    assert len(read(out)) == 1
+
+    monkeypatch.setattr(StandIn, "people", interrupted)
+    assert main([*arguments, *options]) == 1, "told before the work, not after it"
+    assert "labels: expected a new or empty folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["every", "frames"])
 def test_numbers_below_one_are_refused_by_name(stand_in_file, option, tmp_path):
     numbers = {"every": 5, "frames": 5, option: 0}
@@ -54,5 +89,8 @@ def test_numbers_below_one_are_refused_by_name(stand_in_file, option, tmp_path):
 def test_a_file_that_is_no_stand_in_is_refused(tmp_path):
     with pytest.raises(InputError, match="YOLOX"):
         StandIn(tmp_path / "absent.onnx")
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"junk.onnx: expected an ONNX file"):
+        StandIn(tmp_path / "junk.onnx")
     with pytest.raises(InputError, match=r"expected an input \[1, 3, R, R\]"):
         StandIn(Path("model_repository/rfdetr_detector/weights/demo.onnx"))

@@ -1,8 +1,22 @@
 """Sound data sets of every format are recognised, and read into what their labels say."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from tiny_data import BOX, FRAMES, HEIGHT, WIDTH, WRITERS, mask, write_coco, write_mot
+from tiny_data import (
+    BOX,
+    FRAMES,
+    HEIGHT,
+    SEQINFO,
+    WIDTH,
+    WRITERS,
+    mask,
+    write_coco,
+    write_images,
+    write_mot,
+)
 
 from training.data.labels import kind_of
 from training.data.reading import check, read, recognise
@@ -137,6 +151,36 @@ def test_nothing_an_unknown_layout_and_two_layouts_are_refused(tmp_path):
     WRITERS["yolo"](tmp_path)
     with pytest.raises(InputError, match="found rendered and yolo"):
         recognise(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("mot", "seq"), ("soccernet-gsr", "SNGS-1"), ("davis", "Annotations/480p")]
+)
+def test_clips_behind_links_are_found_and_a_link_to_itself_ends(tmp_path, name, folder):
+    WRITERS[name](tmp_path / "set")
+    inside = tmp_path / "set" / folder
+    inside.rename(tmp_path / "élsewhere on a disk")
+    inside.symlink_to(tmp_path / "élsewhere on a disk")
+    (tmp_path / "élsewhere on a disk" / "again").symlink_to(tmp_path / "set")
+    (clip,) = read(tmp_path / "set")
+    assert len(list(clip.frames())) == FRAMES
+
+
+def test_pictures_are_ordered_by_their_numbers_and_not_by_their_letters(tmp_path):
+    folder = tmp_path / "seq"
+    write_mot(tmp_path, SEQINFO.replace(f"seqLength={FRAMES}", "seqLength=10"))
+    shutil.rmtree(folder / "img1")
+    write_images(folder / "img1", [f"{number}.png" for number in range(1, 11)])
+    (clip,) = read(tmp_path)
+    assert [picture[0, 0, 0] for picture in clip.frames()] == [40 + 20 * i for i in range(10)]
+
+
+def test_a_clip_with_fewer_pictures_than_frames_says_so(tmp_path):
+    (clip,) = read(WRITERS["rendered"](tmp_path))
+    longer = replace(clip, sightings=(*clip.sightings, ()))
+    for indices in (None, [1, FRAMES]):
+        with pytest.raises(InputError, match=r"a: expected a picture for frame 3, found none"):
+            list(longer.frames(indices))
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_data import write_coco
 
-from orchestrator.types import Detections
+from orchestrator.types.detections import Detections
 from training.detector.evaluate import (
     FrameResult,
     ball_scores,
@@ -42,6 +43,23 @@ def test_true_boxes_score_one_and_damaged_ones_less():
     assert person_scores(shifted).ap50 == 0.0
     halved = [frame(PEOPLE), frame(PEOPLE[:0])] * 2
     assert person_scores(halved).ap50 == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_detector_that_finds_nobody_scores_nothing():
+    scores = person_scores([frame(PEOPLE[:0])] * 2)
+    assert (scores.ap50, scores.ap) == (0.0, 0.0)
+
+
+def test_footage_of_any_format_is_scored_and_stills_are_all_looked_at(tmp_path):
+    footage = write_coco(tmp_path)
+    found = evaluate(DEMO, footage, ())
+    assert {name: one["frames"] for name, one in found["clips"].items()} == {
+        "match_a": 2,
+        "match_b": 1,
+    }
+    assert list(evaluate(DEMO, footage, ("match_b",))["clips"]) == ["match_b"]
+    with pytest.raises(InputError, match="expected a clip dev_05, found match_a, match_b"):
+        evaluate(DEMO, footage, ("dev_05",))
 
 
 def test_a_hidden_person_is_neither_asked_for_nor_held_against():

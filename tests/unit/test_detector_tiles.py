@@ -80,7 +80,7 @@ def test_a_written_split_is_complete_or_absent(tmp_path):
 def test_a_complete_split_is_not_cut_again(tmp_path):
     for split in ("train", "valid"):
         CocoFolder(tmp_path / split, LABELS).close()
-    clips = Split(train=("nowhere",), held_out=("nowhere",))
+    clips = Split(train=("nowhere",), held_out=("nowhere else",))
     write_tiles(DATA, tmp_path, clips=clips, labels=LABELS, recipe=Recipe(), resolution=64, seed=0)
     assert sorted(path.name for path in tmp_path.rglob("*.jpg")) == []
 

@@ -79,7 +79,8 @@ def test_a_published_checkpoint_is_fine_tuned_to_soccer_labels(published, tmp_pa
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_interrupted_run_goes_on_from_the_very_step(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_goes_on_from_the_very_step_and_a_killed_one_from_its_epoch(number, tmp_path):
     footage, work = coco_folder(tmp_path / "coco", ("person", "ball")), tmp_path / "work"
     path = tmp_path / "tiny.json"
     path.write_text(tiny().model_dump_json())
@@ -95,10 +96,13 @@ def test_an_interrupted_run_goes_on_from_the_very_step(tmp_path):
         while process.poll() is None and not last.exists():
             time.sleep(0.02)
         time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=120)
-    assert errors.rstrip().endswith("KeyboardInterrupt")
-    assert 5 < _steps(last) < 15
+    if number == signal.SIGINT:
+        assert errors.rstrip().endswith("KeyboardInterrupt")
+        assert 5 < _steps(last) < 15
+    else:
+        assert _steps(last) in (5, 10)
     assert not (last.parent / "last_ema.pth").exists()
 
     weights = train(tiny(), footage, work)
@@ -139,6 +143,17 @@ def test_rendered_clips_need_a_split_and_their_labels(tmp_path):
     split = Split(train=("dev_01",), held_out=("dev_05",))
     with pytest.raises(InputError, match="labels: expected those of rendered clips"):
         train(tiny(clips=split, labels=("keeper", "ball")), tmp_path, tmp_path / "work")
+
+
+def test_missing_stills_are_told_before_the_stages_that_need_none(tmp_path):
+    stages = [
+        *tiny().stages,
+        tiny().stages[0].model_copy(update={"name": "real", "stills": tmp_path / "no"}),
+    ]
+    split = Split(train=("dev_01",), held_out=("dev_05",))
+    with pytest.raises(InputError, match=r"stages.real.stills: .*no: expected labelled footage"):
+        train(tiny(clips=split, stages=stages), tmp_path, tmp_path / "work")
+    assert not (tmp_path / "work").exists()
 
 
 @pytest.mark.parametrize(

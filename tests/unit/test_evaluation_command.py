@@ -9,11 +9,13 @@ from types import ModuleType
 
 import pytest
 from PIL import Image
+from tiny_data import write_coco
 
 from tests.unit import synthetic_match as match
 from training.__main__ import main
 from training.evaluation.plots import NAMES
 from training.evaluation.targets import TARGETS
+from training.weights.registry import MODEL_REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +171,26 @@ def test_a_model_is_scored_by_its_own_room(monkeypatch, tmp_path, footage, capsy
     expected = {"asked": ["jersey.onnx", "second"]}
     assert json.loads((tmp_path / "metrics.json").read_text()) == expected
     assert json.loads(capsys.readouterr().out) == expected
+
+
+@pytest.mark.parametrize("model", ["tracker", "jersey", "embedder"])
+def test_a_model_that_needs_rendered_clips_says_so(model, tmp_path, run, capsys):
+    truth = write_coco(tmp_path / "coco")
+    complaint = refused(["--of", model, run, "--truth", truth], capsys)
+    assert "coco: expected rendered clips" in complaint
+
+
+@pytest.mark.parametrize("model", ["detector", "jersey"])
+def test_weights_of_another_kind_are_named(model, tmp_path, footage, capsys):
+    junk, others = (
+        tmp_path / "junk.onnx",
+        {"detector": "resnet_jersey", "jersey": "rfdetr_detector"},
+    )
+    junk.write_bytes(b"junk")
+    other = MODEL_REPOSITORY / others[model] / "weights" / "demo.onnx"
+    for weights, complaint in ((junk, "an ONNX file"), (other, f"a {model}")):
+        found = refused(["--of", model, weights, "--truth", footage], capsys)
+        assert f"{weights}: expected {complaint}" in found
 
 
 def test_a_model_wants_weights_that_are_there(tmp_path, footage, run, capsys):

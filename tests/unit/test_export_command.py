@@ -116,6 +116,12 @@ def test_a_missing_checkpoint_is_named(tmp_path, capsys):
     assert "gone.pt: expected a file of weights" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("count", ["0", "-1"])
+def test_a_count_of_pictures_below_one_is_refused(jersey, tmp_path, capsys, count):
+    assert main(order("jersey", jersey, tmp_path, "--count", count)) == 1
+    assert f"--count: expected 1 or more, got {count}" in capsys.readouterr().err
+
+
 def test_check_reports_each_file(jersey, tmp_path, capsys):
     pytest.importorskip("tensorrt_rtx_bindings")
     assert main(order("jersey", jersey, tmp_path, "--precision", "fp16")) == 0

@@ -4,6 +4,7 @@ import importlib
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,7 @@ def test_the_committed_config_of_each_model_loads_and_takes_changes(model):
         (["stages.0.step=1"], r"stages\.0\.step: expected one of the keys name, steps, learning"),
         (["clips.test=[]"], r"clips\.test: expected one of the keys train, held_out"),
         (["sede=1"], r"sede: expected one of the keys clips, seed"),
+        (['clips.held_out=["b"]'], r"clips: .*expected held_out without clips of train, got \['b"),
         (["clips.train=[]"], r"clips\.train: Tuple should have at least 1 item"),
         (["stages.1.steps=2"], r"--set stages\.1\.steps=2: expected a key of the config"),
         (["seed"], r"--set seed: expected key=value"),
@@ -103,6 +105,19 @@ def test_a_folder_with_a_run_of_another_config_is_refused_naming_the_key(path, t
         open_run(other, tmp_path)
     # Where and how fast it runs does not make it another run.
     open_run(load(Config, path, ["device=cuda", "workers=4", "checkpoint_seconds=9"]), tmp_path)
+
+
+def test_a_run_killed_while_its_config_was_written_begins_anew(path, tmp_path, monkeypatch):
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_run(load(Config, path), tmp_path)
+    open_run(load(Config, path, ["seed=4"]), tmp_path)
+    with pytest.raises(InputError, match="seed differs"):
+        open_run(load(Config, path), tmp_path)
 
 
 def test_data_of_other_clips_lies_in_another_folder(tmp_path):

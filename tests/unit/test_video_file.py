@@ -10,7 +10,9 @@ import pytest
 from orchestrator.cli.video import access_units, frames, probe
 from orchestrator.decoding import open_decoder
 from orchestrator.errors import VideoFileError
-from orchestrator.types import Encoding, Frame, Pixels, StreamConfig
+from orchestrator.types.frames import Encoding, Frame
+from orchestrator.types.pictures import Pixels
+from orchestrator.types.streams import StreamConfig
 
 WIDTH, HEIGHT, COUNT = 96, 64, 12
 SHADES = tuple(20 + 18 * index for index in range(COUNT))

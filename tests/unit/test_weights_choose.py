@@ -157,6 +157,15 @@ def test_missing_weights_and_unknown_models_are_named(repository, tmp_path):
         use_path(repository, "no_model", tmp_path, "cpu")
 
 
+def test_a_file_that_is_no_network_is_not_made_to_serve(repository, tmp_path):
+    junk = tmp_path / "junk.onnx"
+    junk.write_bytes(b"junk")
+    before = (repository / "resnet_jersey" / "configs" / "cpu.pbtxt").read_text()
+    with pytest.raises(InputError, match=r"junk\.onnx: expected an ONNX file"):
+        use_path(repository, "resnet_jersey", junk, "cpu")
+    assert (repository / "resnet_jersey" / "configs" / "cpu.pbtxt").read_text() == before
+
+
 def test_changed_weights_are_not_made_to_serve(repository, capsys):
     (repository / "resnet_jersey" / "weights" / "demo.onnx").write_bytes(b"tampered")
     arguments = ["weights", "use", "demo-jersey", "--model-repository", str(repository)]

@@ -8,6 +8,7 @@ the pitch towards the right-hand goal, y across it towards the far touchline.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from orchestrator.types import Pixels
+from orchestrator.types.pictures import Pixels
 from training.data.pictures import ImageFiles, VideoFile
+from training.errors import InputError
 
 Box = tuple[float, float, float, float]
 
@@ -166,6 +168,10 @@ class Clip:
         """Yield the pictures in order, or those of the rising `indices`, RGB uint8 `(h, w, 3)`.
 
         Raises:
-            InputError: A picture cannot be decoded.
+            InputError: A picture cannot be decoded, or there is none for a frame.
         """
-        return self.pictures.frames(indices)
+        wanted = list(range(len(self.sightings)) if indices is None else indices)
+        for index, picture in zip_longest(wanted, self.pictures.frames(wanted)):
+            if picture is None:
+                raise InputError(f"{self.name}: expected a picture for frame {index}, found none")
+            yield picture

@@ -1,13 +1,16 @@
-"""Check, count, convert or show labelled footage.
+"""Check, count, convert or show labelled footage, or label people by a detector.
 
 PATH is a file or folder of rendered truth (`<clip>.gt.json.gz`), COCO as Roboflow lays it out,
 YOLO, MOTChallenge, SoccerNet Tracking, SoccerNet Game State Reconstruction, or masks as DAVIS lays
-them out; which one it is, is recognised.
+them out; which one it is, is recognised. `label` takes an unlabelled video instead.
 """
 
 import argparse
 import json
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +43,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shower.add_argument("--output", type=Path, required=True, help="picture to write: .png, .jpg")
     shower.add_argument("--frames", type=int, default=12, help="number of frames shown")
     labeller = _action(
-        actions, "label", "find the people of an unlabelled video with a stand-in", _label
+        actions,
+        "label",
+        "find the people of an unlabelled video with a stand-in",
+        _label,
+        path="the video",
     )
     labeller.add_argument("--stand-in", type=Path, required=True, help="YOLOX detector, ONNX")
-    labeller.add_argument("--output", type=Path, required=True, help="new folder: COCO labels")
+    labeller.add_argument(
+        "--output", type=Path, required=True, help="new or empty folder: COCO labels"
+    )
     labeller.add_argument("--every", type=int, default=5, help="label every so many frames")
     labeller.add_argument("--frames", type=int, help="use only so many frames from the start")
 
 
-def _action(actions: Any, name: str, text: str, run: Any) -> argparse.ArgumentParser:
+def _action(
+    actions: Any, name: str, text: str, run: Any, path: str = "labelled footage"
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text)
-    parser.add_argument("path", type=Path, metavar="PATH", help="labelled footage")
+    parser.add_argument("path", type=Path, metavar="PATH", help=path)
     parser.set_defaults(run=run)
     return parser
 
@@ -114,8 +125,7 @@ def _convert(options: argparse.Namespace) -> int:
 
     if options.every < 1:
         raise InputError(f"--every: expected 1 or more, got {options.every}")
-    if options.output.exists() and any(options.output.iterdir()):
-        raise InputError(f"{options.output}: expected a new or empty folder")
+    _check_is_free(options.output)
     clips = read(options.path)
     split = _split(clips, options)
     for leak in split.leaks:
@@ -123,12 +133,30 @@ def _convert(options: argparse.Namespace) -> int:
     by_name = {clip.name: clip for clip in clips}
     sides = {"train": split.train, "valid": split.held_out}
     splits = {side: [by_name[n] for n in names] for side, names in sides.items() if names}
-    {"coco": coco, "yolo": yolo, "mot": mot}[options.to].write(
-        splits, options.output, options.every
-    )
+    with _appearing_whole(options.output) as folder:
+        {"coco": coco, "yolo": yolo, "mot": mot}[options.to].write(splits, folder, options.every)
     for side, members in splits.items():
         print(f"{side}: {', '.join(clip.name for clip in members)}")
     return 0
+
+
+def _check_is_free(folder: Path) -> None:
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder}: expected a new or empty folder")
+
+
+@contextmanager
+def _appearing_whole(folder: Path) -> Iterator[Path]:
+    """Give a folder to fill, which takes the name `folder` once all is in it."""
+    folder = folder.resolve()
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _split(clips: list[Clip], options: argparse.Namespace) -> Split:
@@ -143,10 +171,12 @@ def _label(options: argparse.Namespace) -> int:
     from training.data.pseudo_labels import StandIn, label
     from training.data.writers import coco
 
+    _check_is_free(options.output)
     clip = label(
         options.path, StandIn(options.stand_in), every=options.every, frames=options.frames
     )
-    coco.write({"train": [clip]}, options.output, options.every)
+    with _appearing_whole(options.output) as folder:
+        coco.write({"train": [clip]}, folder, options.every)
     found = sum(len(sightings) for sightings in clip.sightings)
     print(f"{options.output}: {found} people by {options.stand_in.name}; not truth, look at them")
     return 0

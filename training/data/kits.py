@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.types import Pixels
+from orchestrator.types.pictures import Pixels
 from training.data.footage import Person
 
 Bools = NDArray[np.bool_]

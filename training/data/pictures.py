@@ -7,9 +7,10 @@ from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from orchestrator.types import Pixels
+from orchestrator.types.pictures import Pixels
+from training.data.files import natural_order
 from training.errors import InputError
 
 MAX_SIDE = 16384
@@ -99,7 +100,7 @@ def image_size(path: Path) -> tuple[int, int]:
             width, height = image.size
     except FileNotFoundError as error:
         raise InputError(f"{path}: expected this image file, found none") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: expected an image: {error}") from error
     if max(width, height) > MAX_SIDE:
         raise InputError(f"{path}: expected sides of at most {MAX_SIDE} px, got {width}x{height}")
@@ -107,7 +108,19 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def images_in(directory: Path) -> tuple[Path, ...]:
-    """Return the image files of a folder, by name."""
+    """Return the image files of a folder, by name and number."""
     if not directory.is_dir():
         raise InputError(f"{directory}: expected a folder of pictures, found none")
-    return tuple(sorted(p for p in directory.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES))
+    images = [p for p in directory.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+    return tuple(sorted(images, key=lambda path: natural_order(path.name)))
+
+
+def check_size(picture: Path, size: tuple[int, int]) -> None:
+    """Hold a picture against the `(width, height)` of its clip's first.
+
+    Raises:
+        InputError: It is of another size, or no image.
+    """
+    found = image_size(picture)
+    if found != size:
+        raise InputError(f"{picture}: expected a picture of {size} as the first, got {found}")

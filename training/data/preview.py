@@ -15,7 +15,7 @@ from orchestrator.cli.graphics import (
     pill_sprite,
     tint,
 )
-from orchestrator.types import Pixels
+from orchestrator.types.pictures import Pixels
 from training.data.clips import Clip, Sighting
 from training.errors import InputError
 

@@ -5,18 +5,19 @@ outputs. It sees the picture in small overlapping windows, since far players are
 It labels and it judges; it is never served.
 """
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from orchestrator.types import Boxes, Pixels
+from orchestrator.types.pictures import Boxes, Pixels
 from training.data.clips import Clip, Sighting
 from training.data.pictures import VideoFile
 from training.errors import InputError
+from training.onnx_file import open_onnx
 
 _STRIDES = (8, 16, 32)
 _PERSON = 0
@@ -41,10 +42,8 @@ class StandIn:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise InputError(f"{path}: expected the ONNX file of a YOLOX detector")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        (images,) = self._session.get_inputs()
+        self._session = open_onnx(path)
+        images = self._session.get_inputs()[0]
         if images.shape[:2] != [1, 3] or len(images.shape) != 4:
             raise InputError(f"{path}: expected an input [1, 3, R, R], got {images.shape}")
         self._input, self._size = images.name, int(images.shape[2])
@@ -109,26 +108,30 @@ def label(video: Path, stand_in: StandIn, *, every: int, frames: int | None) -> 
             raise InputError(f"--{name}: expected 1 or more, got {value}")
     pictures = VideoFile(video)
     facts = pictures.probe()
-    count = min(facts.frame_count, frames or facts.frame_count)
-    wanted = range(0, count, every)
-    sightings: list[tuple[Sighting, ...]] = [()] * count
-    # A file may hold fewer whole pictures than packets.
-    for index, picture in zip(wanted, pictures.frames(wanted), strict=False):
-        boxes = stand_in.people(picture).tolist()
-        sightings[index] = tuple(
-            Sighting(number, "person", (x0, y0, x1, y1), (x0, y0, x1, y1))
-            for number, (x0, y0, x1, y1) in enumerate(boxes)
-        )
+    # Not the number of packets, of which interlaced and truncated files have more than pictures.
+    shown = itertools.islice(pictures.frames(), frames)
+    sightings = tuple(
+        _people(stand_in, picture) if index % every == 0 else ()
+        for index, picture in enumerate(shown)
+    )
     return Clip(
         name=video.stem,
         width=facts.width,
         height=facts.height,
         frame_rate=facts.frame_rate,
         people={},
-        sightings=tuple(sightings),
+        sightings=sightings,
         pictures=pictures,
         is_tracked=False,
         source=video.stem,
+    )
+
+
+def _people(stand_in: StandIn, picture: Pixels) -> tuple[Sighting, ...]:
+    boxes = stand_in.people(picture).tolist()
+    return tuple(
+        Sighting(number, "person", (x0, y0, x1, y1), (x0, y0, x1, y1))
+        for number, (x0, y0, x1, y1) in enumerate(boxes)
     )
 
 

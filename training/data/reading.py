@@ -96,6 +96,10 @@ def _read(path: Path, problems: Problems) -> list[Clip]:
         with problems.each():
             clips += reader.read(unit, problems)
     for name, count in Counter(clip.name for clip in clips).items():
+        if name in {"", ".", ".."} or "/" in name or not name.isprintable():
+            problems.add(f"{path}: expected clip names that can name a folder, got {name!r}")
         if count > 1:
             problems.add(f"{path}: expected each clip's name once, got {name} {count} times")
+    if not clips and not problems.count:
+        problems.add(f"{path}: expected at least one frame, found none")
     return sorted(clips, key=lambda clip: clip.name)

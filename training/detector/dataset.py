@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from orchestrator.types import Pixels
+from orchestrator.types.pictures import Pixels
 from training.data.footage import read_clip
 from training.data.reading import read
+from training.data.writers.stills import write_jpeg
 from training.detector.tiles import Recipe, Target, plain_tiles, still_tiles, training_tiles
 from training.errors import InputError
 from training.run.config import Split
@@ -131,8 +131,7 @@ class CocoFolder:
         """Write one RGB tile `(side, side, 3)` and note its targets."""
         image_id = len(self._images)
         name = f"{image_id:06d}.jpg"
-        jpeg = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-        cv2.imwrite(str(self.directory / name), cv2.cvtColor(tile, cv2.COLOR_RGB2BGR), jpeg)
+        write_jpeg(tile, self.directory / name, _JPEG_QUALITY)
         height, width = tile.shape[:2]
         self._images.append({"id": image_id, "file_name": name, "width": width, "height": height})
         for target in targets:

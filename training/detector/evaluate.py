@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy.special import expit
 
 from orchestrator.imaging import merge_tiles, square_tiles, to_source
-from orchestrator.types import Detections, Pixels
-from training.data.footage import Clip, Sighting, read_clip
+from orchestrator.types.detections import Detections
+from orchestrator.types.pictures import Pixels
+from training.data.footage import Clip, Sighting, read_clips
 from training.detector.tiles import Target, frame_targets
 from training.errors import InputError
+from training.onnx_file import open_onnx
 
 WATCHED_CLIPS = ("dev_05", "dev_13", "dev_14")
 """Clips on which thresholds are chosen where they are among those asked for; else on all."""
@@ -44,8 +45,9 @@ def evaluate(weights: Path, footage: Path, clips: Sequence[str]) -> dict[str, An
 
     Args:
         weights: The file; its input says the resolution, its metadata the labels.
-        footage: Folder of rendered clips.
-        clips: Names of clips that were not trained on.
+        footage: Labelled footage in any format of `touchline data`; of stills every one is
+            scored, of videos one frame in `FRAME_STEP`.
+        clips: Names of clips that were not trained on; none for all that there are.
 
     Returns:
         `clips`: by name, `frames`, `person_ap50`, `person_ap` (over IoU 0.5 to 0.95),
@@ -56,8 +58,11 @@ def evaluate(weights: Path, footage: Path, clips: Sequence[str]) -> dict[str, An
         InputError: The file is no detector, or a clip is not as expected.
     """
     detector = TiledDetector(weights)
-    results = {name: score_clip(detector, read_clip(footage, name), FRAME_STEP) for name in clips}
-    chosen_on = [name for name in clips if name in WATCHED_CLIPS] or list(clips)
+    results = {
+        clip.name: score_clip(detector, clip, FRAME_STEP if clip.frame_rate else 1)
+        for clip in read_clips(footage, clips)
+    }
+    chosen_on = [name for name in results if name in WATCHED_CLIPS] or list(results)
     watched = [result for name in chosen_on for result in results[name]]
     threshold = best_ball_threshold(watched)
     pooled = [result for found in results.values() for result in found]
@@ -138,12 +143,7 @@ class TiledDetector:
     """
 
     def __init__(self, path: Path) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        try:
-            self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's errors share no other base
-            raise InputError(f"{path}: expected an ONNX file: {error}") from error
+        self._session = open_onnx(path)
         inputs = {tensor.name: tensor.shape for tensor in self._session.get_inputs()}
         labels = self._session.get_modelmeta().custom_metadata_map.get("labels")
         if list(inputs) != ["image"] or labels is None:
@@ -177,6 +177,8 @@ def score_clip(detector: TiledDetector, clip: Clip, step: int) -> list[FrameResu
 def person_scores(results: Sequence[FrameResult]) -> PersonScores:
     """Return the people's average precision by pycocotools."""
     truth, found = _coco_truth(results), _coco_found(results)
+    if not found:  # which pycocotools does not take
+        return PersonScores(0.0, 0.0, 1.0)
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = truth

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from orchestrator.types import Pixels
+from orchestrator.types.pictures import Pixels
 from training.data.footage import Clip, Sighting
 from training.data.kits import recolour
 from training.detector.micro import RESOLUTION

@@ -5,6 +5,7 @@ whole squeezed picture, and from crops round it at a still larger scale.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,6 +17,7 @@ from rfdetr.config import MultiScale, TrainConfig
 from rfdetr.training import RFDETRDataModule, RFDETRModelModule, build_trainer
 from typing_extensions import override
 
+from training.data.reading import recognise
 from training.detector.checkpoints import model_config
 from training.detector.dataset import check_coco, is_coco, write_tiles
 from training.detector.micro import RESOLUTION
@@ -143,6 +145,18 @@ def _check(config: Config, footage: Path) -> None:
             f"labels: expected those of rendered clips, {LABELS} or {ROLE_LABELS}, "
             f"got {config.labels}"
         )
+    else:
+        _check_stills(config.stages)
+
+
+def _check_stills(stages: Sequence[DetectorStage]) -> None:
+    """Miss stills now rather than after hours of the stages before."""
+    for stage in stages:
+        if stage.stills is not None:
+            try:
+                recognise(stage.stills)
+            except InputError as error:
+                raise InputError(f"stages.{stage.name}.stills: {error}") from error
 
 
 def _pictures(config: Config, stage: DetectorStage, footage: Path, work: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from onnx import ModelProto, TensorProto
 
-from orchestrator.types import Pixels
+from orchestrator.types.pictures import Pixels
 from training.engine.builder import BuildOptions
 from training.engine.gate import pass_gate, thresholds
 from training.engine.store import Manifest, folder_name, plan_sha256, publish, verify

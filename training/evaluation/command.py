@@ -5,7 +5,8 @@ A run: `touchline evaluate out/clips/* --truth FOOTAGE --output DIR` compares wh
 metrics.json, plots and report.html.
 
 A model: `touchline evaluate --of detector WEIGHTS --truth FOOTAGE` runs one model by itself on the
-clips kept out of training (or on `--clips`) and writes its metrics.json.
+clips kept out of training (or on `--clips`) and writes its metrics.json. The detector, as ONNX, is
+scored on footage of any format that `touchline data check` knows; the others need rendered clips.
 
 Without truth: `touchline evaluate out/match --stand-in YOLOX.onnx --video match.mp4` tells how many
 of the people that a detector of others finds on the grass the run boxed, too.
@@ -86,6 +87,7 @@ def _evaluate_runs(options: argparse.Namespace) -> None:
 
 def _evaluate_model(options: argparse.Namespace) -> None:
     from training.data.crops import HELD_OUT
+    from training.data.readers import rendered
 
     if len(options.results) != 1 or len(options.truth) != 1:
         raise InputError(f"--of {options.of}: expected one weights file and one folder of footage")
@@ -93,8 +95,15 @@ def _evaluate_model(options: argparse.Namespace) -> None:
     for path in (weights, footage):
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
+    is_rendered = bool(rendered.find(footage))
+    if not is_rendered and options.of != "detector":
+        raise InputError(
+            f"{footage}: expected rendered clips ({rendered.LAYOUT}): only they tell the masks, "
+            f"kits and numbers that a {options.of} is scored on"
+        )
+    clips = options.clips or (HELD_OUT if is_rendered else ())
     room = import_module(f"training.{options.of}.evaluate")
-    metrics = room.evaluate(weights, footage, tuple(options.clips or HELD_OUT))
+    metrics = room.evaluate(weights, footage, tuple(clips))
     print(json.dumps(metrics, indent=2))
     if options.output:
         _write(metrics, options.output)

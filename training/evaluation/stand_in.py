@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from orchestrator.imaging import iou
 from orchestrator.stages.matching import match, near
-from orchestrator.types import Boxes, Pixels
+from orchestrator.types.pictures import Boxes, Pixels
 from training.data.pictures import VideoFile
 from training.data.pseudo_labels import StandIn
 from training.evaluation.runs import Frame, Run

@@ -23,7 +23,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import expit
 
 from orchestrator.imaging import iou, to_source
-from orchestrator.types import Boxes
+from orchestrator.types.pictures import Boxes
 from training.errors import InputError
 
 Tensors = Mapping[str, NDArray[np.float32]]

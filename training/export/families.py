@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from orchestrator.contracts import RESNET_JERSEY, RFDETR_DETECTOR, ModelContract
-from orchestrator.types import Pixels
+from orchestrator.types.pictures import Pixels
 from training.errors import InputError
 from training.export.agreement import (
     Figures,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.imaging import crops, square_tiles
-from orchestrator.types import Pixels
+from orchestrator.types.pictures import Pixels
 from training.data.pictures import IMAGE_SUFFIXES, ImageFiles, VideoFile, images_in
 from training.errors import InputError
 
@@ -25,8 +25,10 @@ def read_pictures(path: Path, count: int) -> list[Pixels]:
         count: Most pictures to return, 1 or more.
 
     Raises:
-        InputError: There is no such file, or it holds no picture; names it.
+        InputError: There is no such file, or it holds no picture, or `count` is below 1.
     """
+    if count < 1:
+        raise InputError(f"--count: expected 1 or more, got {count}")
     source: ImageFiles | VideoFile
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
         source = ImageFiles(images_in(path) if path.is_dir() else (path,))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -14,8 +13,10 @@ from torch.nn import functional
 
 from training.data import augment
 from training.data.crops import NUMBER, ROLE, ROLES, SHIRT, CropSet, Pixels, crop_set
+from training.errors import InputError
 from training.jersey.checkpoints import load
 from training.jersey.net import CROP_SIZE, HEADS, JerseyNet
+from training.onnx_file import open_onnx
 
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 
@@ -55,8 +56,15 @@ def torch_reader(net: nn.Module) -> Reader:
 
 
 def onnx_reader(path: Path) -> Reader:
-    """Return what a graph reads in onnxruntime."""
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    """Return what a graph reads in onnxruntime.
+
+    Raises:
+        InputError: The file is no jersey network.
+    """
+    session = open_onnx(path)
+    tensors = [tensor.name for tensor in (*session.get_inputs(), *session.get_outputs())]
+    if not {"crops", *HEADS} <= set(tensors):
+        raise InputError(f"{path}: expected a jersey network, found the tensors {tensors}")
 
     def read(crops: Pixels) -> list[Tensor]:
         return [torch.from_numpy(head) for head in session.run(list(HEADS), {"crops": crops})]

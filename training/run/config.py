@@ -4,9 +4,9 @@ import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.errors import InputError
 
@@ -24,6 +24,14 @@ class Split(Frozen):
     """Clips that are learnt."""
     held_out: tuple[str, ...] = ()
     """Clips that are only scored."""
+
+    @model_validator(mode="after")
+    def _scores_no_learnt_clip(self) -> Self:
+        for key in set(type(self).model_fields) - {"train"}:
+            both = set(self.train) & set(getattr(self, key))
+            if both:
+                raise ValueError(f"expected {key} without clips of train, got {sorted(both)}")
+        return self
 
 
 class Stage(Frozen):

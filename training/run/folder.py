@@ -34,7 +34,9 @@ def open_run(config: BaseModel, work: Path) -> Path:
                 "use another --work, or --restart to begin anew"
             )
     else:
-        record.write_text(json.dumps(wanted, indent=1))
+        partial = record.with_suffix(".partial")
+        partial.write_text(json.dumps(wanted, indent=1))
+        partial.replace(record)
     return run
 
 

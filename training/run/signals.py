@@ -1,6 +1,7 @@
 """Stopping between two steps and not within one."""
 
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -35,6 +36,22 @@ def deferred() -> Iterator[Interruption]:
         yield interruption
     finally:
         restore()
+
+
+@contextmanager
+def handed_on(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Pass every signal on to a child, which saves its state, instead of dying before it has.
+
+    The child must be in a process group of its own, or a terminal would signal it a second time.
+    """
+    before = {one: signal.getsignal(one) for one in _SIGNALS}
+    for one in _SIGNALS:
+        signal.signal(one, lambda number, _frame: process.send_signal(number))
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def ignore_in_worker(_worker: int) -> None:

@@ -122,9 +122,9 @@ def _fit(weights: Path, model: str) -> Fit:
 
 
 def _onnx_fit(weights: Path) -> Fit:
-    import onnxruntime
+    from training.onnx_file import open_onnx
 
-    session = onnxruntime.InferenceSession(weights, providers=["CPUExecutionProvider"])
+    session = open_onnx(weights)
     tensors = (*session.get_inputs(), *session.get_outputs())
     labels = session.get_modelmeta().custom_metadata_map.get("labels")
     return Fit(

@@ -102,6 +102,7 @@ def _stills(path: Path, problems: Problems) -> list[Still]:
 
 def _images(file: _File, path: Path, problems: Problems) -> dict[int, _Image]:
     images: dict[int, _Image] = {}
+    names: set[Path] = set()
     for index, image in parse_each(_Image, file.images, path, "images", problems):
         place = f"{path}: images[{index}]"
         with problems.each():
@@ -110,6 +111,9 @@ def _images(file: _File, path: Path, problems: Problems) -> dict[int, _Image]:
             name = Path(image.file_name)
             if name.is_absolute() or ".." in name.parts:
                 raise InputError(f"{place}.file_name: expected a name inside {path.parent}")
+            if name in names:
+                raise InputError(f"{place}.file_name: expected a picture of its own, got {name}")
+            names.add(name)
             images[image.id] = image
             size = image_size(path.parent / name)
             if size != (image.width, image.height):

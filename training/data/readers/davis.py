@@ -14,7 +14,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from training.data.clips import Clip, Sighting
-from training.data.pictures import ImageFiles, image_size, images_in
+from training.data.files import files_below, natural_order
+from training.data.pictures import ImageFiles, check_size, image_size, images_in
 from training.data.problems import Problems
 from training.data.readers.parsing import FrameTable
 from training.errors import InputError
@@ -29,13 +30,13 @@ def find(path: Path) -> list[Path]:
     masks = path / _LABELS
     if not (path / _PICTURES).is_dir() or not masks.is_dir():
         return []
-    return sorted({file.parent for file in masks.rglob("*.png")})
+    return sorted({file.parent for file in files_below(masks, "*.png")})
 
 
 def read(directory: Path, problems: Problems) -> list[Clip]:
     """Read one sequence, named by its folder of masks."""
     pictures = images_in(_pictures_folder(directory))
-    masks = tuple(sorted(directory.glob("*.png")))
+    masks = sorted(directory.glob("*.png"), key=lambda path: natural_order(path.name))
     if [p.stem for p in pictures] != [m.stem for m in masks]:
         raise InputError(
             f"{directory}: expected one mask for each of {len(pictures)} pictures, of the same "
@@ -47,6 +48,7 @@ def read(directory: Path, problems: Problems) -> list[Clip]:
     for index, path in enumerate(masks):
         runs.append({})
         with problems.each():
+            check_size(pictures[index], size)
             runs[index] = _add_frame(table, index, _indices(path, size), path)
     clip = Clip(
         name=directory.name,

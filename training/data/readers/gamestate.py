@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from training.data.clips import BALL, Clip, Person, Sighting
+from training.data.files import files_below, natural_order
 from training.data.labels import kind_of
 from training.data.pictures import ImageFiles, image_size
 from training.data.problems import Problems
@@ -83,7 +84,7 @@ def find(path: Path) -> list[Path]:
     """Return the label files at or below `path`."""
     if path.is_file():
         return [path] if path.name == _FILE else []
-    return sorted(path.rglob(_FILE))
+    return files_below(path, _FILE)
 
 
 def read(path: Path, problems: Problems) -> list[Clip]:
@@ -127,6 +128,7 @@ def _check_version(info: _Info, path: Path, problems: Problems) -> None:
 def _images(file: _File, path: Path, problems: Problems) -> list[_Image]:
     images: list[_Image] = []
     ids: set[str] = set()
+    names: set[Path] = set()
     for index, image in parse_each(_Image, file.images, path, "images", problems):
         place = f"{path}: images[{index}]"
         with problems.each():
@@ -136,6 +138,9 @@ def _images(file: _File, path: Path, problems: Problems) -> list[_Image]:
             if image.image_id in ids:
                 raise InputError(f"{place}.image_id: expected an id of its own")
             ids.add(image.image_id)
+            if name in names:
+                raise InputError(f"{place}.file_name: expected a picture of its own, got {name}")
+            names.add(name)
             images.append(image)
             size = image_size(path.parent / file.info.im_dir / name)
             if size != (image.width, image.height):
@@ -147,7 +152,7 @@ def _images(file: _File, path: Path, problems: Problems) -> list[_Image]:
         problems.add(
             f"{path}: images: expected seq_length = {file.info.seq_length}, got {len(file.images)}"
         )
-    return sorted(images, key=lambda image: image.file_name)
+    return sorted(images, key=lambda image: natural_order(image.file_name))
 
 
 def _objects(

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.data.clips import PEOPLE, Clip, Person, Sighting
-from training.data.pictures import MAX_FRAMES, MAX_SIDE, ImageFiles, image_size, images_in
+from training.data.files import files_below
+from training.data.pictures import (
+    MAX_FRAMES,
+    MAX_SIDE,
+    ImageFiles,
+    check_size,
+    image_size,
+    images_in,
+)
 from training.data.problems import Problems
 from training.data.readers.parsing import (
     FrameTable,
@@ -46,7 +54,7 @@ def sequences(path: Path) -> list[Path]:
     """Return the folders of sequences at or below `path`, by path."""
     if path.is_file():
         path = path.parent.parent if path.parent.name == "gt" else path.parent
-    return sorted(file.parent for file in path.rglob("seqinfo.ini"))
+    return [file.parent for file in files_below(path, "seqinfo.ini")]
 
 
 def find(path: Path) -> list[Path]:
@@ -75,18 +83,25 @@ def read_sequence(directory: Path, problems: Problems) -> Sequence:
         pictures=images_in(directory / section.get("imdir", "img1")),
     )
     with problems.each():
-        if len(sequence.pictures) != sequence.frame_count:
-            raise InputError(
-                f"{path}: seqLength: expected {len(sequence.pictures)}, the number of pictures, "
-                f"got {sequence.frame_count}"
-            )
-        first = image_size(sequence.pictures[0])
-        if first != size:
-            raise InputError(
-                f"{path}: imWidth, imHeight: expected {first} as in {sequence.pictures[0].name}, "
-                f"got {size}"
-            )
+        _check_pictures(sequence, path, problems)
     return sequence
+
+
+def _check_pictures(sequence: Sequence, path: Path, problems: Problems) -> None:
+    if len(sequence.pictures) != sequence.frame_count:
+        raise InputError(
+            f"{path}: seqLength: expected {len(sequence.pictures)}, the number of pictures, "
+            f"got {sequence.frame_count}"
+        )
+    first = image_size(sequence.pictures[0])
+    if first != sequence.size:
+        raise InputError(
+            f"{path}: imWidth, imHeight: expected {first} as in {sequence.pictures[0].name}, "
+            f"got {sequence.size}"
+        )
+    for picture in sequence.pictures[1:]:
+        with problems.each():
+            check_size(picture, first)
 
 
 def read_truth(
@@ -101,7 +116,11 @@ def read_truth(
     """
     table = FrameTable(sequence.frame_count)
     people: dict[int, Person] = {}
-    for place, columns in rows(sequence.directory / "gt" / "gt.txt", ","):
+    path = sequence.directory / "gt" / "gt.txt"
+    lines = list(rows(path, ","))
+    if not lines:
+        problems.add(f"{path}: expected at least one line, found none")
+    for place, columns in lines:
         with problems.each():
             values = _values(columns, place)
             if values[6] == 0:

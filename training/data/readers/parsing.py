@@ -1,7 +1,6 @@
 """Reading files that others wrote: bounded, checked, and with errors that name the place."""
 
 import configparser
-import csv
 import gzip
 import json
 import math
@@ -75,6 +74,8 @@ def load_json(path: Path) -> Any:
     except json.JSONDecodeError as error:
         place = f"{path}: line {error.lineno}, column {error.colno}"
         raise InputError(f"{place}: expected JSON: {error.msg}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise InputError(f"{path}: expected JSON: {error}") from error
     except RecursionError as error:
         raise InputError(f"{path}: expected JSON of usual depth") from error
 
@@ -134,8 +135,8 @@ def read_section(path: Path, name: str) -> dict[str, str]:
 
 def setting(section: dict[str, str], key: str, path: Path, limit: int) -> int:
     """Return a whole number of an ini section, 1 to `limit`."""
-    text = section.get(key.lower(), "")
-    if not text.strip().isdecimal() or not 1 <= int(text) <= limit:
+    text = section.get(key.lower(), "")[:60].strip()
+    if not text.isdecimal() or not 1 <= int(text) <= limit:
         raise InputError(f"{path}: {key}: expected a whole number of 1 to {limit}, got {text!r}")
     return int(text)
 
@@ -149,12 +150,18 @@ def rate(section: dict[str, str], key: str, path: Path) -> float:
     return value
 
 
-def rows(path: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield place and columns of each line of a text table that is not empty."""
-    lines = read_text(path).splitlines()
-    for number, columns in enumerate(csv.reader(lines, delimiter=delimiter), 1):
-        if any(column.strip() for column in columns):
-            yield f"{path}: line {number}", [column.strip() for column in columns if column]
+def rows(path: Path, delimiter: str | None) -> Iterator[tuple[str, list[str]]]:
+    """Yield place and columns of each line of a text table that is not empty.
+
+    Args:
+        path: The file.
+        delimiter: Between two columns; None for any white space.
+    """
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if line.strip():
+            # Some tools end a line with a delimiter; an empty column elsewhere is a fault.
+            columns = line.strip().removesuffix(delimiter or "").split(delimiter)
+            yield f"{path}: line {number}", [column.strip() for column in columns]
 
 
 def numbers(columns: list[str], place: str) -> list[float]:

@@ -31,6 +31,7 @@ LAYOUT = "<clip>.gt.json.gz beside <clip>.mp4"
 BALL_ID = 30
 _SUFFIX = ".gt.json.gz"
 _ORIGINAL_KITS = "engine originals"
+_MOST_DIGITS = 9
 
 _Row = Annotated[tuple[float, float, float], Field(strict=False)]
 
@@ -231,7 +232,7 @@ def _load_masks(path: Path, truth: _Truth) -> MaskRuns:
 
 def _checked_id(key: str, counts: str, path: Path, index: int, truth: _Truth) -> int:
     place = f"{path}: frames[{index}].{key}"
-    if not key.isdecimal():
+    if not key.isdecimal() or len(key) > _MOST_DIGITS:
         raise InputError(f"{place}: expected an object id as key")
     if not fills(counts, truth.width, truth.height):
         raise InputError(f"{place}: expected run lengths of {truth.width}x{truth.height} pixels")

@@ -17,7 +17,7 @@ from training.data.readers.parsing import read_section
 from training.errors import InputError
 
 LAYOUT = "sequences with seqinfo.ini, gameinfo.ini and gt/gt.txt"
-_KEY = re.compile(r"trackletid_(\d+)")
+_KEY = re.compile(r"trackletid_(\d{1,9})")
 
 
 def find(path: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from pycocotools import mask as coco_mask
 
 from training.data.clips import PEOPLE, Box, Clip, Person, Sighting
+from training.data.files import natural_order
 from training.data.pictures import ImageFiles
 from training.data.problems import Problems
 from training.data.readers.parsing import FrameTable
@@ -59,7 +60,7 @@ def source_of(file_name: str) -> str:
 def clips_of(stills: Iterable[Still], problems: Problems) -> list[Clip]:
     """Return stills as clips of one source and one size; each is tracked if all objects are."""
     groups: dict[tuple[str, tuple[int, int]], list[Still]] = defaultdict(list)
-    for still in sorted(stills, key=lambda still: (still.path.name, still.path)):
+    for still in sorted(stills, key=lambda still: (natural_order(still.path.name), still.path)):
         groups[source_of(still.path.name), still.size].append(still)
     sources = [source for source, _ in groups]
     return [

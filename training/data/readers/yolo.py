@@ -101,7 +101,7 @@ def _objects(
     file: Path, size: tuple[int, int], names: dict[int, str], problems: Problems
 ) -> list[Labelled]:
     objects: list[Labelled] = []
-    for place, columns in rows(file, " ") if file.exists() else ():
+    for place, columns in rows(file, None) if file.exists() else ():
         with problems.each():
             objects.append(_labelled(columns, place, size, names))
     return objects

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import cv2
 
-from orchestrator.types import Pixels
+from orchestrator.types.pictures import Pixels
 from training.data.clips import KINDS, Clip
-
-_JPEG_QUALITY = 95
 
 
 def kinds_in(clips: Iterable[Clip]) -> list[str]:
@@ -26,10 +24,13 @@ def write_stills(clip: Clip, folder: Path, every: int) -> Iterator[tuple[int, Pa
         yield index, file
 
 
-def write_jpeg(picture: Pixels, file: Path) -> None:
-    """Write an RGB picture `(height, width, 3)` as a JPEG file."""
-    ok, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-    )
+def write_jpeg(picture: Pixels, file: Path, quality: int = 95) -> None:
+    """Write an RGB picture `(height, width, 3)` as a JPEG file.
+
+    Raises:
+        OSError: The file cannot be written, which OpenCV itself would not tell.
+    """
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    ok, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert ok
     file.write_bytes(data.tobytes())
