@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Self
 
 from deploy.local import die_with_parent, ownership, server_log
@@ -84,12 +83,7 @@ class OrchestratorProcess:
             raise
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._stop()
 
     async def _start(self) -> None:

@@ -20,7 +20,7 @@ from orchestrator.contracts import (
 from orchestrator.errors import ModelError
 from orchestrator.triton.client import SequenceStep
 from orchestrator.triton.codec import LiveModel, Tensor, check
-from orchestrator.types import Caller
+from orchestrator.types.streams import Caller
 
 _SIZES = {
     "rfdetr_detector": {"R": 64, "Q": 8, "L": 3},

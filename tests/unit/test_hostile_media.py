@@ -15,7 +15,8 @@ from PIL import Image
 from orchestrator.decode_guard.nursery import Nursery
 from orchestrator.decode_guard.source import GuardedSource
 from orchestrator.settings import DecodeSettings
-from orchestrator.types import EncodedFrame, Encoding, Frame, FrameHeader, LostFrame, Pixels
+from orchestrator.types.frames import EncodedFrame, Encoding, Frame, FrameHeader, LostFrame
+from orchestrator.types.pictures import Pixels
 from tests.unit.coded_media import (
     COUNT,
     HEIGHT,

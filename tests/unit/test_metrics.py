@@ -11,14 +11,9 @@ from orchestrator.metrics_server import serving_metrics
 from orchestrator.settings import MetricsSettings
 from orchestrator.telemetry import StreamStats
 from orchestrator.triton.snapshot import PoolSnapshot, ReplicaSnapshot, ReplicaState
-from orchestrator.types import (
-    Degradation,
-    FrameHeader,
-    GapReason,
-    Identity,
-    IdentityUpdate,
-    Recognition,
-)
+from orchestrator.types.frames import FrameHeader, GapReason
+from orchestrator.types.people import Identity
+from orchestrator.types.results import Degradation, IdentityUpdate, Recognition
 
 AGREED = {
     "touchline_model_in_flight": {"model"},

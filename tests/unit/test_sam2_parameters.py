@@ -20,7 +20,7 @@ def config(variant, **changes):
 def test_the_committed_configurations_look_at_everybody_through_windows(variant):
     parameters = Parameters.of(config(variant))
     assert parameters.mode == "window"
-    assert parameters.context == 2.5
+    assert parameters.context == 2.0
     assert parameters.effort == Effort()
 
 

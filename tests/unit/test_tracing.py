@@ -9,7 +9,8 @@ from orchestrator.contracts import ModelContract
 from orchestrator.logs import about_stream
 from orchestrator.settings import TracingSettings
 from orchestrator.tracing import FrameTraces, called_by, inference_span, stage_span, tracing_to
-from orchestrator.types import FrameHeader, GapReason, LostFrame, Recognition
+from orchestrator.types.frames import FrameHeader, GapReason, LostFrame
+from orchestrator.types.results import Recognition
 from tests.span_collector import span_collector
 from tests.unit.scripted_triton import ScriptedTriton
 from tests.unit.test_session import BALL, PERSON, encoded, play

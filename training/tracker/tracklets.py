@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from sam2_streaming.windows import COVER
 
 from training.errors import InputError
 from training.run.config import Frozen
-from training.tracker.squares import COVER
+from training.tracker import squares
 
 MIN_MASK_PX = 20
 """A person with fewer mask pixels in a training window counts as out of sight."""
@@ -165,10 +166,10 @@ def _views(
 
     A window stays inside the stored square: a black border would betray where the person is.
     """
-    zoom = rng.uniform(2.1, 2.7) if difficulty.augmented else 2.5
+    zoom = COVER * (rng.uniform(0.84, 1.08) if difficulty.augmented else 1)
     breathing = rng.uniform(0.94, 1.06, len(rows)) if difficulty.augmented else np.ones(len(rows))
     heights = zoom * breathing
-    limit = np.maximum((COVER - heights) / 2 - 0.02, 0)[:, None]
+    limit = np.maximum((squares.COVER - heights) / 2 - 0.02, 0)[:, None]
     offsets = np.clip(_offsets(rng, rows, difficulty), -limit, limit)
     centres = np.stack([rows["cx"], rows["cy"]], axis=1) + offsets * rows["height"][:, None]
     sides = heights * rows["height"]

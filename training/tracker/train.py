@@ -15,6 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from sam2.modeling.sam2_base import SAM2Base
 from sam2_streaming.architecture import CompactConfig
+from sam2_streaming.windows import COVER
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -22,6 +23,7 @@ from training.run.config import RunConfig, Stage
 from training.run.folder import data_folder, open_run
 from training.run.hardware import Hardware
 from training.run.loop import Batch, Loop
+from training.tracker import squares
 from training.tracker.network import save, start
 from training.tracker.objective import (
     LossWeights,
@@ -32,10 +34,9 @@ from training.tracker.objective import (
     track,
 )
 from training.tracker.prompts import Prompt, Prompts, draw
-from training.tracker.squares import extract
 from training.tracker.tracklets import Difficulty, Tracklets
 
-_SQUARE_PER_WINDOW = 1.25
+_SQUARE_PER_WINDOW = squares.COVER / COVER
 _OLD_PROMPTS = 0.5  # share of batches whose prompt looks up to `_MAX_AGE` frames old
 _MAX_AGE = 400
 
@@ -220,5 +221,5 @@ def _tracklets(clips: tuple[str, ...], footage: Path, work: Path, size: int) -> 
         return None
     square_px = round(_SQUARE_PER_WINDOW * size)
     folder = data_folder(work, f"squares{square_px}", footage, clips)
-    extract(footage, clips, folder, square_px)
+    squares.extract(footage, clips, folder, square_px)
     return Tracklets(folder, size)

@@ -178,19 +178,13 @@ class Stream:
                 f"sequence, got {count}"
             )
 
-    def _effort(self, max_observed: int | None) -> Effort:
-        if max_observed is None:
-            return self._settings.effort
-        if max_observed < 0:
-            raise InvalidRequestError(f"max_observed: expected 0 or more, got {max_observed}")
-        return replace(self._settings.effort, max_observed=max_observed)
-
     def _chosen(
         self, kept: Set[int], shown: Mapping[int, Shown], max_observed: int | None
     ) -> list[int]:
         """Ids of the objects to look for in this frame, ascending."""
         candidates = [self._candidate(k, shown.get(k)) for k in sorted(kept | shown.keys())]
-        picked = chosen(candidates, self._frame_index, self._effort(max_observed))
+        effort = self._settings.effort.limited(max_observed)
+        picked = chosen(candidates, self._frame_index, effort)
         return [candidates[k].object_id for k in picked]
 
     def _candidate(self, object_id: int, shown: Shown | None) -> Candidate:

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-COVER = 2.5
-"""Side of a window in heights of its object, unless the model's configuration says otherwise."""
+COVER = 2.0
+"""Side of a window in heights of its object, unless the model's configuration says otherwise.
+
+The network draws a mask of a quarter of the window's pixels each way. At 128 px, the best such mask
+of a person has an IoU of 0.80 if the window is 2.5 heights wide, 0.86 at 2, 0.91 at 1.6."""
 MIN_SIDE_PX = 32
 MAX_SIZE_CHANGE = 0.004
 """Most a window grows or shrinks per frame: a mask that loses its feet must not shrink it."""
