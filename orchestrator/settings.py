@@ -257,9 +257,9 @@ class TrackSettings(_Group):
     """Frames with a detection until a track is confirmed."""
     coast_s: float = Field(default=1.0, gt=0)
     """How long a confirmed track lives without a detection, in seconds."""
-    mask_only_s: float = Field(default=0.12, ge=0)
-    """How long a person is still reported where only the mask says so, in seconds; masks alone
-    stray: after three frames half of them are on nobody, after eight nearly all."""
+    mask_only_s: float = Field(default=0.3, ge=0)
+    """How long a person is still reported where only the mask says so, in seconds; twice as long
+    finds nobody more."""
     duplicate_iou: float = Field(default=0.7, gt=0, lt=1)
     """Of two tracks that overlap more than this for a while, the one with fewer detections ends."""
     correct_iou: float = Field(default=0.4, ge=0, lt=1)

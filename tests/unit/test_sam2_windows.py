@@ -145,9 +145,9 @@ def test_context_is_the_side_of_the_window_in_heights(cover):
 
 
 def test_an_object_too_large_for_a_window_sees_the_whole_frame():
-    follower = Follower.at(box_at(300, 300, height=280))
+    follower = Follower.at(box_at(300, 300, height=350))
     assert follower.window(FRAME) == Window(300 - 350, 300 - 350, 700, 700)
-    follower = Follower.at(box_at(300, 300, height=300))
+    follower = Follower.at(box_at(300, 300, height=370))
     assert follower.window(FRAME) == Window(0, 0, 1280, 720)
 
 
@@ -183,5 +183,5 @@ def test_a_correction_places_the_window_and_keeps_the_speed():
         follower = follower.after(box_at(100 + 5 * step, 100))
     moved = follower.moved_to(box_at(400, 200, height=60))
     window = moved.window(FRAME)
-    assert (window.x0, window.y0, window.width) == (400 - 75, 200 - 75, 150)
+    assert (window.x0, window.y0, window.width) == (400 - 60, 200 - 60, 120)
     np.testing.assert_allclose(moved.after(box_at(400, 200)).speed, follower.speed, rtol=0.2)

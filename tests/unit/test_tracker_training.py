@@ -36,7 +36,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory):
-    return write_footage(tmp_path_factory.mktemp("footage"))
+    return write_footage(tmp_path_factory.mktemp("footage"), clips=4)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def config():
         difficulty=Difficulty(interrupted=0), prompts=Prompts(box=2, mask=1, click=1),
     )  # fmt: skip
     return Config(
-        clips=Split(train=("clip_0", "clip_1"), held_out=("clip_1", "clip_2")),
+        clips=Split(train=("clip_0", "clip_1"), held_out=("clip_2", "clip_3")),
         device="cpu", stages=(stage,), compact=SIZES, windows=12, gradient_clip=1.0, ema_decay=0.9,
     )  # fmt: skip
 
