@@ -20,7 +20,7 @@ def test_damaged_units_are_all_answered_in_bounded_time_and_memory(encoding, nur
     tally = fuzz(encoding, 300, seed=2, nursery=nursery)
     assert tally.inputs == tally.pictures + tally.lost == 300
     assert tally.unanswered == 0
-    assert tally.pictures > 30
+    assert tally.pictures > 20, "not all is refused"
     assert tally.lost > 30
     assert tally.worker_peak_bytes < SETTINGS.memory_bytes
 

@@ -355,10 +355,10 @@ async def test_a_new_picture_of_the_same_people_is_no_cut():
     assert [t.object_id for t in tracks.seen] == [1, 2, 3, 4, 5, 6]
 
 
-async def test_the_box_holds_detection_and_mask_where_they_agree():
+async def test_the_box_holds_detection_and_mask_where_they_agree_and_leans_on_the_mask():
     shifted = ScriptedTriton(move=lambda i, age, box: (box + np.float32(4), 0.9))
     tracks = await tracker(shifted).track(frame(), people(LEFT))
-    assert tracks.seen[0].xyxy.tolist() == [10, 10, 34, 64]
+    assert tracks.seen[0].xyxy.tolist() == [11, 11, 34, 64]
 
 
 async def test_a_mask_elsewhere_does_not_pull_the_box():
