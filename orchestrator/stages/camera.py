@@ -35,14 +35,17 @@ class CameraMotion:
             the two pictures do not match.
         likeness: Share of the scene's corners that moved as one, 0 to 1; 1 for the first frame and
             where there are none.
-        goes_on: Whether the picture matches the last one at all.
     """
 
     def __init__(self) -> None:
         self._previous: Pixels | None = None
         self.shift = AT_REST
         self.likeness = 1.0
-        self.goes_on = True
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the picture matches the last one at all."""
+        return self.likeness >= _LEAST_LIKENESS
 
     def advance(self, pixels: Pixels, people: Boxes) -> None:
         """Take the next frame.
@@ -58,7 +61,6 @@ class CameraMotion:
         affine, self.likeness = _STILL, 1.0
         if previous is not None and previous.shape == small.shape:
             affine, self.likeness = _motion(previous, self._previous, people * scale)
-        self.goes_on = self.likeness >= _LEAST_LIKENESS
         if not self.goes_on:
             affine = _STILL
         in_source = affine.copy()

@@ -17,6 +17,7 @@ from training.data.writers.stills import write_jpeg
 from training.detector.tiles import Recipe, Target, plain_tiles, still_tiles, training_tiles
 from training.errors import InputError
 from training.run.config import Split
+from training.whole_file import write_whole
 
 ANNOTATIONS = "_annotations.coco.json"
 VALID_STEP = 4
@@ -160,6 +161,4 @@ class CocoFolder:
             "annotations": self._annotations,
             "categories": categories,
         }
-        partial = self.directory / f"{ANNOTATIONS}.partial"
-        partial.write_text(json.dumps(annotations))
-        partial.replace(self.directory / ANNOTATIONS)
+        write_whole(self.directory / ANNOTATIONS, json.dumps(annotations).encode())

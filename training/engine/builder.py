@@ -12,7 +12,7 @@ from typing import Any
 from onnx import ModelProto
 
 from training.errors import InputError
-from training.export.files import write_whole
+from training.whole_file import write_whole
 
 _GIB = 1 << 30
 

@@ -18,6 +18,7 @@ from training.export.agreement import Figures, Runner, Tensors, violations
 from training.export.families import Family
 from training.export.graph import OPSET, check_graph, onnx_runner
 from training.export.precision import Precision, converted
+from training.whole_file import write_whole
 
 _PACKAGES = ("touchline", "torch", "torchvision", "rfdetr", "onnx", "onnxruntime", "numpy")
 
@@ -94,14 +95,6 @@ def prepared(
     helper.set_model_props(form, {**properties, "precision": precision.value})
     check_graph(form, contract)
     return form
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it appears complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def sha256(path: Path) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from training.errors import InputError
 from training.run.config import EXECUTION_KEYS
+from training.whole_file import write_whole
 
 RUN = "run"
 """Folder of checkpoints and logs inside the work folder; without it, training begins anew."""
@@ -34,9 +35,7 @@ def open_run(config: BaseModel, work: Path) -> Path:
                 "use another --work, or --restart to begin anew"
             )
     else:
-        partial = record.with_suffix(".partial")
-        partial.write_text(json.dumps(wanted, indent=1))
-        partial.replace(record)
+        write_whole(record, json.dumps(wanted, indent=1).encode())
     return run
 
 

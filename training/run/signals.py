@@ -2,9 +2,10 @@
 
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -20,22 +21,14 @@ class Interruption:
 def deferred() -> Iterator[Interruption]:
     """Note the first signal instead of dying of it; a second one acts as it always did."""
     interruption = Interruption()
-    before = {one: signal.getsignal(one) for one in _SIGNALS}
-
-    def restore() -> None:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+    before = _handlers()
 
     def note(_number: int, _frame: FrameType | None) -> None:
         interruption.is_wanted = True
-        restore()
+        _restore(before)
 
-    for one in _SIGNALS:
-        signal.signal(one, note)
-    try:
+    with _handled_by(note):
         yield interruption
-    finally:
-        restore()
 
 
 @contextmanager
@@ -44,17 +37,31 @@ def handed_on(process: subprocess.Popen[str]) -> Iterator[None]:
 
     The child must be in a process group of its own, or a terminal would signal it a second time.
     """
-    before = {one: signal.getsignal(one) for one in _SIGNALS}
-    for one in _SIGNALS:
-        signal.signal(one, lambda number, _frame: process.send_signal(number))
-    try:
+    with _handled_by(lambda number, _frame: process.send_signal(number)):
         yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
 
 
 def ignore_in_worker(_worker: int) -> None:
     """Leave signals to the training process, which shuts its workers down itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = _handlers()
+    for one in _SIGNALS:
+        signal.signal(one, handler)
+    try:
+        yield
+    finally:
+        _restore(before)
+
+
+def _handlers() -> dict[signal.Signals, Any]:
+    return {one: signal.getsignal(one) for one in _SIGNALS}
+
+
+def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
+    for one, handler in handlers.items():
+        signal.signal(one, handler)

@@ -18,6 +18,7 @@ from deploy.local.repository import config_file, read_config
 from orchestrator.errors import ClusterError
 from training.errors import InputError
 from training.weights.registry import Entry, differences
+from training.whole_file import write_whole
 
 DEFAULT_THRESHOLDS = {"ball": "0.3"}
 """Least confidence of a label that the config had none for; 0.5 for those not named here."""
@@ -84,7 +85,7 @@ def use_path(repository: Path, model: str, weights: Path, variant: str) -> Path:
     inside = weights.resolve().is_relative_to((repository / model).resolve())
     named = weights.resolve().relative_to((repository / model).resolve()) if inside else weights
     parameters = {"weights": str(named if inside else weights.resolve()), **fit.parameters}
-    _write(file, _rewritten(file.read_text(), fit.dims, parameters))
+    write_whole(file, _rewritten(file.read_text(), fit.dims, parameters).encode())
     return file
 
 
@@ -175,9 +176,3 @@ def _with_thresholds(text: str, parameters: Mapping[str, str]) -> dict[str, str]
 
 def _parameter(key: str) -> str:
     return rf'(parameters \{{ key: "{key}" value \{{ string_value: )"([^"]*)"'
-
-
-def _write(file: Path, text: str) -> None:
-    partial = file.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(file)
