@@ -17,10 +17,10 @@ def nursery() -> Iterator[Nursery]:
 
 @pytest.mark.parametrize("encoding", [e for e in Encoding if e is not Encoding.RGB24])
 def test_damaged_units_are_all_answered_in_bounded_time_and_memory(encoding, nursery):
-    tally = fuzz(encoding, 300, seed=2, nursery=nursery)
-    assert tally.inputs == tally.pictures + tally.lost == 300
+    tally = fuzz(encoding, 400, seed=2, nursery=nursery)
+    assert tally.inputs == tally.pictures + tally.lost == 400
     assert tally.unanswered == 0
-    assert tally.pictures > 20, "not all is refused"
+    assert tally.pictures > 30
     assert tally.lost > 30
     assert tally.worker_peak_bytes < SETTINGS.memory_bytes
 
