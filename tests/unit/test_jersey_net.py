@@ -36,6 +36,13 @@ def test_the_state_dict_of_another_architecture_is_refused(tmp_path):
         JerseyNet("resnet18").load_backbone(path)
 
 
+def test_the_stem_halves_a_crop_once_so_that_digits_keep_their_strokes(crops):
+    backbone = JerseyNet().backbone
+    pixels = torch.from_numpy(crops).float().permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        assert backbone.maxpool(backbone.conv1(pixels)).shape[2:] == (64, 32)
+
+
 def test_an_unknown_backbone_is_refused():
     with pytest.raises(ValueError, match="'resnet9': expected one of resnet10, resnet18"):
         JerseyNet("resnet9")

@@ -20,8 +20,12 @@ _BOX_NOISE = 0.04  # standard deviation of a detected edge, as a share of the bo
 _NEGATIVE = 1 / 3
 _BLACK = np.array([20, 20, 22], np.float32)
 _HAIR = ((18, 16, 16), (45, 32, 24), (95, 62, 36), (190, 155, 100))
-_MIN_CONTRAST = 90.0  # distance in RGB between a number and its shirt
+_MIN_CONTRAST = 70.0  # distance in RGB between a number and its shirt
 _GLYPH_SIZE = 64  # pixels; numbers are drawn large, then shrunk
+_BOLDEST = 4  # pixels that a face's strokes may grow by, on either side
+_OUTLINE = 4  # pixels of another colour about a glyph
+_OUTLINED = 0.2  # share of the numbers that have such an outline
+_FOLD = 5.0  # pixels; folds and light change more slowly than a shirt's pattern
 _FONTS = (  # shipped with matplotlib, so the same on every machine
     "DejaVuSans-Bold.ttf",
     "DejaVuSansMono-Bold.ttf",
@@ -141,43 +145,66 @@ def erase_number(patch: Pixels, number_box: NDArray[np.float32]) -> None:
 def draw_number(
     patch: Pixels, number_box: NDArray[np.float32], number: int, rng: np.random.Generator
 ) -> None:
-    """Print a number in a random face, colour, size and slant over the box, in place."""
-    glyphs = _glyphs(number, _FONTS[rng.integers(len(_FONTS))])
-    ink = _warp(glyphs, number_box, rng, (patch.shape[1], patch.shape[0]))
+    """Print a number in a random face, weight, colour, size and slant over the box, in place."""
+    font, weight = _FONTS[rng.integers(len(_FONTS))], int(rng.integers(_BOLDEST + 1))
+    glyphs = _glyphs(number, font, weight)
     x0, y0, x1, y1 = number_box.round().astype(int)
     shirt = np.median(patch[max(y0, 0) : y1, max(x0, 0) : x1].reshape(-1, 3), axis=0)
-    alpha = (ink.astype(np.float32) / 255 * rng.uniform(0.8, 1.0))[..., None]
-    shade = np.clip((patch.mean(axis=2, keepdims=True) + 40) / (shirt.mean() + 40), 0.6, 1.3)
-    printed = patch * (1 - alpha) + _contrasting(shirt, rng) * shade * alpha
-    patch[:] = np.clip(printed, 0, 255).astype(np.uint8)
+    layers = [(glyphs, _contrasting(shirt, rng))]
+    if rng.random() < _OUTLINED:
+        wide = _glyphs(number, font, weight + _OUTLINE)
+        layers.insert(0, (wide, _contrasting(layers[0][1], rng)))
+    place, shade = _place(number_box, glyphs.shape, rng), _shade(patch, shirt)
+    opacity, blur = rng.uniform(0.8, 1.0), rng.uniform(0.5, 1.7)
+    for layer, colour in layers:
+        ink = _lay(layer, place, blur, (patch.shape[1], patch.shape[0]))
+        alpha = (ink.astype(np.float32) / 255 * opacity)[..., np.newaxis]
+        patch[:] = np.clip(patch * (1 - alpha) + colour * shade * alpha, 0, 255).astype(np.uint8)
+
+
+def _shade(patch: Pixels, shirt: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the light on the shirt about the mean, without its pattern, `(height, width, 1)`."""
+    grey = cv2.GaussianBlur(patch.mean(axis=2).astype(np.float32), (0, 0), _FOLD)
+    return np.asarray(np.clip((grey[..., np.newaxis] + 40) / (shirt.mean() + 40), 0.6, 1.3))
 
 
 @cache
-def _glyphs(number: int, font: str) -> Pixels:
-    """Return the number in white on black, cut tight, uint8 `(height, width)`."""
+def _glyphs(number: int, font: str, weight: int) -> Pixels:
+    """Return the number in white on black, cut tight, strokes bolder by `weight` pixels."""
     face = ImageFont.truetype(Path(mpl.get_data_path(), "fonts", "ttf", font), _GLYPH_SIZE)
-    left, top, right, bottom = (int(edge) for edge in face.getbbox(str(number)))
+    box = face.getbbox(str(number), stroke_width=weight)
+    left, top, right, bottom = (int(edge) for edge in box)
     canvas = Image.new("L", (right - left, bottom - top))
-    ImageDraw.Draw(canvas).text((-left, -top), str(number), fill=255, font=face)
+    ImageDraw.Draw(canvas).text(
+        (-left, -top), str(number), fill=255, font=face, stroke_width=weight
+    )
     return np.asarray(canvas)
 
 
-def _warp(
-    glyphs: Pixels, box: NDArray[np.float32], rng: np.random.Generator, size: tuple[int, int]
-) -> Pixels:
-    """Lay the glyphs over the box in black of `size`, squeezed, slanted and turned a little."""
-    height, width = glyphs.shape
+def _place(
+    box: NDArray[np.float32], shape: tuple[int, ...], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Draw how glyphs of `shape` lie over the box: squeezed, slanted and turned.
+
+    Returns:
+        The affine map, `(2, 3)`, from pixels about the middle of the glyphs to the patch.
+    """
+    height, width = shape
     box_width, box_height = box[2] - box[0], box[3] - box[1]
     tall = box_height * rng.uniform(0.75, 1.0)
     wide = min(box_width * rng.uniform(0.75, 1.0), tall * width / height * 1.2)
-    slant, turn = rng.normal(0, 0.12), rng.normal(0, 0.08)
+    slant, turn = rng.normal(0, 0.2), rng.normal(0, 0.12)
     linear = np.array([[1, -turn - slant], [turn, 1]]) @ np.diag([wide / width, tall / height])
-    centre = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
-    shift = centre - linear @ np.array([width / 2, height / 2])
-    # Shrinking several times over would alias, and filmed numbers are soft: blur by target pixels.
-    soft = cv2.GaussianBlur(glyphs, (0, 0), rng.uniform(0.4, 1.4) * height / tall)
-    transform = np.column_stack([linear, shift])
-    return np.asarray(cv2.warpAffine(soft, transform, size), np.uint8)
+    return np.column_stack([linear, [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]])
+
+
+def _lay(glyphs: Pixels, place: NDArray[np.float64], blur: float, size: tuple[int, int]) -> Pixels:
+    """Lay glyphs by a map of `_place` in black of `size`, (width, height), blurred by pixels."""
+    linear = place[:, :2]
+    shift = place[:, 2] - linear @ (np.array(glyphs.shape[::-1]) / 2)
+    # Shrinking several times over would alias, and filmed numbers are soft.
+    soft = cv2.GaussianBlur(glyphs, (0, 0), blur / float(np.linalg.norm(linear[:, 1])))
+    return np.asarray(cv2.warpAffine(soft, np.column_stack([linear, shift]), size), np.uint8)
 
 
 def _contrasting(shirt: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:

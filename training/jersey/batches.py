@@ -29,7 +29,8 @@ from training.run.loop import Batch
 IGNORED = -1
 NO_TENS = 10  # column of `tens` for numbers below 10
 
-_SYNTHETIC = 0.6  # share of the numbers that are printed anew
+_SYNTHETIC = 0.85  # share of the readable numbers that are printed anew
+_REPAINTED = 0.5  # share of those on an invented kit; the others keep theirs in other colours
 _ONE_DIGIT = 0.2  # share of those below 10
 _OCCLUDED = 0.15  # share of whole crops that somebody stands before
 _LONG_HAIR = 0.3  # share of printed numbers that hair falls over
@@ -81,10 +82,13 @@ def _number_sample(crops: CropSet, index: int, rng: np.random.Generator) -> Samp
     if visible == 1 and rng.random() < _SYNTHETIC:
         box, number = crops.number_box[index], _draw_value(rng)
         augment.erase_number(patch, box)
-        if rng.random() < 0.7:
+        if rng.random() < _REPAINTED:
             kit = augment.dress(int(attributes[ROLE]), rng)
             paint(patch, crops.masks[index], kit)
             attributes[SHIRT : SHORTS + 1] = kit_attributes(kit)
+        else:
+            patch = augment.exchange_colours(patch, rng)
+            attributes[SHIRT : SHORTS + 1] = IGNORED
         augment.draw_number(patch, box, number, rng)
         attributes[NUMBER] = number
         if rng.random() < _LONG_HAIR:

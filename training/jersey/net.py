@@ -44,6 +44,8 @@ class JerseyNet(nn.Module):
         self.backbone_name = backbone
         block, layers = BACKBONES[backbone]
         self.backbone = ResNet(block, layers, num_classes=1)
+        # A number is some 15 pixels wide: the usual stem, of stride 4, would leave it 4 cells.
+        self.backbone.conv1.stride = (1, 1)
         features = self.backbone.fc.in_features
         self.backbone.fc = nn.Identity()
         self.heads = nn.ModuleDict({name: nn.Linear(features, n) for name, n in HEADS.items()})
