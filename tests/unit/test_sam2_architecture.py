@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -94,3 +96,16 @@ def test_every_published_architecture_builds():
         "sam2.1_hiera_small": 46.1,
         "sam2.1_hiera_base_plus": 80.9,
     }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("image_size", 100), ("image_size", 0), ("memory_frames", 1), ("pointers", 1)],
+)
+def test_sizes_that_make_no_network_are_refused(tmp_path, field, value):
+    with pytest.raises(ValueError, match=f"{field}: expected"):
+        CompactConfig(**{field: value})
+    metadata = {"architecture": json.dumps({field: value})}
+    save_file({"x": torch.zeros(1)}, tmp_path / "demo.safetensors", metadata=metadata)
+    with pytest.raises(WeightsError, match=r"demo.safetensors: expected metadata"):
+        architecture.load(tmp_path)

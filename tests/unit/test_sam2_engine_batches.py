@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sam2_streaming.architecture import CompactConfig, random_compact
 from sam2_streaming.engine import StreamingEngine, Target
+from sam2_streaming.memory import MemoryLimits, ObjectMemory
 from sam2_streaming.prompts import Prompt
 
 CONFIG = CompactConfig(image_size=64, channels=64, embed_dim=8, memory_frames=3, pointers=4)
@@ -104,7 +105,7 @@ def test_large_batches_are_worked_off_in_parts_without_changing_a_mask(monkeypat
     in_parts = StreamingEngine(network(), "cpu", torch.float32)
     seen = shapes_seen(in_parts)
     masks, _ = life(in_parts, BIRTHS, 5)
-    for part in ("attention, features", "decoder"):
+    for part in ("images", "attention, features", "decoder"):
         assert max(shape[0][0] for shape in seen[part]) == 2
     for expected, found in zip(whole, masks, strict=True):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
@@ -238,3 +239,11 @@ def test_prompts_of_wrong_shape_are_refused():
         Prompt(np.zeros((2, 2), np.float32), np.zeros(1, np.int32))
     with pytest.raises(ValueError, match="expected a point or a mask"):
         Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int32))
+
+
+@pytest.mark.parametrize("limits", [MemoryLimits(0, 0), MemoryLimits(1, 0), MemoryLimits(0, 2)])
+def test_a_ring_without_room_stays_empty(limits):
+    memory = ObjectMemory(torch.zeros(1), torch.zeros(1))
+    for _ in range(5):
+        memory = memory.after(torch.zeros(1), torch.zeros(1), limits)
+    assert memory.fill == limits

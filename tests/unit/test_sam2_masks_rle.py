@@ -69,3 +69,18 @@ def test_whatever_is_accepted_fills_the_frame(text):
         return
     assert 0 <= silhouette.area <= 100
     assert (np.diff(silhouette.edges) >= 0).all()
+
+
+def five_bits_each(number):
+    """COCO's text of a number of 35 bits."""
+    parts = [(number >> (5 * k)) & 31 for k in range(7)]
+    return bytes(part + 48 + 32 * (k < 6) for k, part in enumerate(parts))
+
+
+def test_runs_that_would_overflow_their_sum_are_refused():
+    # Two chains of runs climb to 2 ** 48 and back: 2 ** 64 pixels, and then those of the frame.
+    shape, step, count = (1000, 1000), 2**33, 2**15
+    climb = five_bits_each(step) * 2 * count + five_bits_each(-step) * 2 * count
+    text = b"0" + climb + five_bits_each(shape[0] * shape[1])
+    with pytest.raises(ValueError, match="expected run lengths that fill 1000x1000 px"):
+        Silhouette.decode(text, shape)

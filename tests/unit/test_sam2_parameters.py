@@ -41,6 +41,10 @@ def test_parameters_are_read():
         ("context", "nan"),
         ("slots", "0"),
         ("threads", "many"),
+        ("threads", "1.5"),
+        ("image_size", "100"),
+        ("image_size", "large"),
+        ("image_size", "0"),
     ],
 )
 def test_a_number_out_of_range_is_refused(key, text):
@@ -50,5 +54,5 @@ def test_a_number_out_of_range_is_refused(key, text):
 
 @pytest.mark.parametrize("key", ["mode", "dtype"])
 def test_an_unknown_word_is_refused(key):
-    with pytest.raises(KeyError, match="both"):
+    with pytest.raises(ValueError, match=rf"parameter {key}: expected one of \[.*\], got both"):
         Parameters.of(config("configs/cpu.pbtxt", **{key: "both"}))

@@ -1,3 +1,4 @@
+import io
 import struct
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from sam2_streaming.pictures import decode_jpeg, jpeg_size
 from sam2_streaming.requests import InvalidRequestError
 
@@ -83,6 +85,36 @@ def test_no_header_is_read_beyond_its_end(data, begins_well):
         return
     assert 0 <= height < 65536
     assert 0 <= width < 65536
+
+
+@pytest.fixture
+def refusing_gpu(monkeypatch):
+    """A GPU whose decoder takes none of these pictures; returns what it was asked."""
+    asked = []
+
+    def refuse(data, mode, device):
+        asked.append(device)
+        raise RuntimeError("nvjpegDecode failed: NVJPEG_STATUS_JPEG_NOT_SUPPORTED")
+
+    monkeypatch.setattr("torchvision.io.decode_jpeg", refuse)
+    return asked
+
+
+def test_what_the_gpu_cannot_decode_the_cpu_does(refusing_gpu):
+    pixels = decode_jpeg(PICTURE, torch.device("cuda:0"))
+    assert refusing_gpu == [torch.device("cuda:0")]
+    assert torch.equal(pixels, decode_jpeg(PICTURE, CPU))
+    with pytest.raises(InvalidRequestError, match="not damaged"):
+        decode_jpeg(PICTURE[: len(PICTURE) // 2], torch.device("cuda:0"))
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("L", 90), ("CMYK", (10, 200, 30, 0))])
+def test_pictures_of_other_colours_become_rgb(mode, colour):
+    picture, file = Image.new(mode, (56, 40), colour), io.BytesIO()
+    picture.save(file, "JPEG")
+    expected = np.array(Image.open(file).convert("RGB"), np.int16)
+    pixels = decode_jpeg(file.getvalue(), CPU)
+    assert np.abs(pixels.numpy() - expected).max() <= 3
 
 
 @pytest.mark.gpu

@@ -185,3 +185,38 @@ def test_a_correction_places_the_window_and_keeps_the_speed():
     window = moved.window(FRAME)
     assert (window.x0, window.y0, window.width) == (400 - 60, 200 - 60, 120)
     np.testing.assert_allclose(moved.after(box_at(400, 200)).speed, follower.speed, rtol=0.2)
+
+
+def crowd(count):
+    """Objects whose windows all overlap."""
+    logits = np.stack([disc(20 + 4 * k, 32, 3.0 + k % 3) for k in range(count)])
+    return torch.from_numpy(logits), [Window(3 * k, 0, 64, 64 + k % 2) for k in range(count)]
+
+
+def test_a_crowd_is_parted_in_bounded_memory(monkeypatch):
+    logits, places = crowd(7)
+    whole = exclusive(logits, places)
+    assert not torch.equal(whole, logits)
+    pairs, sample = [], torch.nn.functional.grid_sample
+    monkeypatch.setattr("sam2_streaming.windows._PAIRS_AT_ONCE", 5)
+    monkeypatch.setattr(
+        "sam2_streaming.windows.functional.grid_sample",
+        lambda maps, *rest, **options: pairs.append(len(maps)) or sample(maps, *rest, **options),
+    )
+    assert torch.equal(exclusive(logits, places), whole)
+    assert pairs == [5] * 8 + [2]
+
+
+@pytest.mark.parametrize("cover", [1.0, 1.6, 2.0, 4.0])
+@pytest.mark.parametrize(("width", "height"), [(120, 30), (90, 40), (40, 90), (300, 1)])
+def test_a_window_holds_the_box_that_showed_its_object(cover, width, height):
+    # A keeper in full stretch is wider than tall.
+    box = np.array([500, 300, 500 + width, 300 + height], np.float32)
+    for follower in (Follower.at(box, cover), Follower.at(box_at(9, 9)).moved_to(box, cover)):
+        corners = follower.window(FRAME, cover).to_window(box.reshape(2, 2), 64)
+        assert ((corners >= -1) & (corners <= 65)).all()
+
+
+def test_a_box_that_fits_does_not_widen_its_window():
+    for box in (box_at(300, 300), np.array([300, 300, 380, 340], np.float32)):
+        assert Follower.at(box).window(FRAME).width == 80

@@ -24,6 +24,8 @@ class TritonPythonModel:
         cv2.setNumThreads(parameters.threads)
         is_gpu = args["model_instance_kind"] == "GPU"
         device = f"cuda:{args['model_instance_device_id']}" if is_gpu else "cpu"
+        if is_gpu:
+            _prepare(device)
         network = parameters.network(Path(args["model_repository"]))
         engine = StreamingEngine(network, device, parameters.dtype, parameters.min_memory_score)
         tracker = Tracker(
@@ -41,3 +43,13 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request by itself: one bad request never fails the others."""
         return self._door.execute(requests)
+
+    def finalize(self) -> None:
+        """Triton unloads the model."""
+        self._door.close()
+
+
+def _prepare(gpu: str) -> None:
+    """Set what torch keeps for a whole process."""
+    torch.cuda.set_device(gpu)  # sam2 makes its tables on the current GPU, else the first
+    torch.backends.cudnn.deterministic = True

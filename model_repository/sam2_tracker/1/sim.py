@@ -34,6 +34,10 @@ class TritonPythonModel:
         """Answer each request by itself: one bad request never fails the others."""
         return self._door.execute(requests)
 
+    def finalize(self) -> None:
+        """Triton unloads the model."""
+        self._door.close()
+
 
 def _decode_jpeg(data: bytes) -> NDArray[np.uint8]:
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

@@ -23,6 +23,9 @@ OFFICIAL_CONFIGS = {
 }
 """Configuration inside the `sam2` package by the file stem of the published checkpoint."""
 
+SIZE_STEP = 32
+"""Sides of pictures are multiples of this: the encoder halves them five times."""
+
 _COMPACT_BASE = OFFICIAL_CONFIGS["sam2.1_hiera_tiny"]
 _METADATA_KEY = "architecture"
 
@@ -41,6 +44,9 @@ class CompactConfig:
         embed_dim: Width of the first encoder stage; doubles from stage to stage.
         memory_frames: Mask memories an object attends to, the prompted one included.
         pointers: Object pointers an object attends to, the prompted one included.
+
+    Raises:
+        ValueError: One of them is too small; names it.
     """
 
     image_size: int = 128
@@ -48,6 +54,15 @@ class CompactConfig:
     embed_dim: int = 32
     memory_frames: int = 4
     pointers: int = 5
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1 or self.image_size % SIZE_STEP:
+            raise ValueError(
+                f"image_size: expected a multiple of {SIZE_STEP}, got {self.image_size}"
+            )
+        for name in ("memory_frames", "pointers"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"{name}: expected 2 or more, got {getattr(self, name)}")
 
 
 def load(weights: Path, image_size: int | None = None) -> SAM2Base:

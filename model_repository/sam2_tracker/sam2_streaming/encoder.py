@@ -31,6 +31,19 @@ class Features:
     coarse: Tensor
     positions: Tensor
 
+    @classmethod
+    def of(cls, parts: Sequence["Features"]) -> "Features":
+        """Put the feature maps of several batches of pictures after each other."""
+        return cls(
+            [torch.cat(level) for level in zip(*(part.fine for part in parts), strict=True)],
+            torch.cat([part.coarse for part in parts]),
+            parts[0].positions,
+        )
+
+    def first(self, count: int) -> "Features":
+        """Return those of the first pictures."""
+        return Features([level[:count] for level in self.fine], self.coarse[:count], self.positions)
+
 
 class PictureEncoder:
     """The image encoder behind its normalisation.

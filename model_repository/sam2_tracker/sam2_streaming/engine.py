@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sam2_streaming.attention import BatchedMemoryAttention
 from sam2_streaming.batches import filled, grouped
 from sam2_streaming.decoder import Decoded, Decoder, Sight
-from sam2_streaming.encoder import Images, PictureEncoder
+from sam2_streaming.encoder import Features, Images, PictureEncoder
 from sam2_streaming.memory import MemoryLimits, MemoryReader, ObjectMemory
 from sam2_streaming.prompts import Prompt
 
@@ -113,13 +113,20 @@ class StreamingEngine:
             resolve: Applied between decoding and remembering.
         """
         with torch.autocast(self.device.type, self._dtype, self._dtype != torch.float32):
-            features = self._encoder.encode(images, self._batch(list(range(len(images)))))
+            features = self._encode(images)
             coarse = features.coarse[self._index(target.image for target in targets)]
             conditioned = self._condition(coarse, features.positions, targets)
             decoded = self._decode(features.fine, conditioned, targets)
             logits = resolve(decoded.logits)
             memories = self._remember(coarse, targets, decoded, logits)
         return Estimates(logits, decoded.scores, memories)
+
+    def _encode(self, images: Images) -> Features:
+        parts = [
+            self._encoder.encode(images, self._batch(rows)).first(len(rows))
+            for rows in grouped(dict.fromkeys(range(len(images))), self._most)
+        ]
+        return parts[0] if len(parts) == 1 else Features.of(parts)
 
     def _condition(self, coarse: Tensor, positions: Tensor, targets: Sequence[Target]) -> Tensor:
         """Change the coarse maps of the targets by what these remember."""

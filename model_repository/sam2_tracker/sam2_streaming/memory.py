@@ -55,9 +55,13 @@ class ObjectMemory:
             self.prompt_map,
             self.prompt_pointer,
             self.age + 1,
-            (*self.maps, new_map)[-limits.maps :],
-            (*self.pointers, pointer)[-limits.pointers :],
+            _latest((*self.maps, new_map), limits.maps),
+            _latest((*self.pointers, pointer), limits.pointers),
         )
+
+
+def _latest(ring: tuple[Tensor, ...], most: int) -> tuple[Tensor, ...]:
+    return ring[max(len(ring) - most, 0) :]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,19 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
-from sam2_streaming.architecture import CompactConfig, load, random_compact
+from sam2_streaming.architecture import SIZE_STEP, CompactConfig, load, random_compact
 from sam2_streaming.effort import Effort
 from sam2_streaming.stream import Mode
+
+T = TypeVar("T")
+
+_MODES: dict[str, Mode] = {"window": "window", "frame": "frame"}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +53,24 @@ class Parameters:
         """Read a model configuration.
 
         Raises:
-            KeyError: A parameter is missing, or has none of the values named above.
-            ValueError: A number cannot be read, or is out of range.
+            KeyError: A parameter is missing.
+            ValueError: A parameter has none of the values named above; names it.
         """
         texts = {key: value["string_value"] for key, value in config["parameters"].items()}
-        modes: dict[str, Mode] = {"window": "window", "frame": "frame"}
+        size = _whole(texts, "image_size", SIZE_STEP, SIZE_STEP) if "image_size" in texts else None
         return cls(
             weights=texts["weights"],
-            image_size=int(texts["image_size"]) if "image_size" in texts else None,
-            mode=modes[texts["mode"]],
+            image_size=size,
+            mode=_word(texts, "mode", _MODES),
             context=_number(texts, "context", least=1),
-            slots=int(_number(texts, "slots", least=1)),
+            slots=_whole(texts, "slots", least=1),
             ttl_s=_number(texts, "ttl_s", least=0),
             effort=Effort(
-                int(_number(texts, "rest_frames", least=1)),
-                int(_number(texts, "max_observed", least=0)),
+                _whole(texts, "rest_frames", least=1), _whole(texts, "max_observed", least=0)
             ),
             min_memory_score=_number(texts, "min_memory_score", least=0),
-            dtype=_dtype(texts["dtype"]),
-            threads=int(_number(texts, "threads", least=1)),
+            dtype=_word(texts, "dtype", _DTYPES) or _dtype_of_this_cpu(),
+            threads=_whole(texts, "threads", least=1),
         )
 
     def network(self, model_directory: Path) -> SAM2Base:
@@ -86,7 +90,19 @@ def _number(texts: dict[str, str], key: str, least: float) -> float:
     return number
 
 
-def _dtype(name: str) -> torch.dtype:
-    if name == "auto":
-        name = "bfloat16" if "amx_bf16" in Path("/proc/cpuinfo").read_text() else "float32"
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+def _whole(texts: dict[str, str], key: str, least: int, step: int = 1) -> int:
+    number = _number(texts, key, least)
+    if number % step:
+        raise ValueError(f"parameter {key}: expected a multiple of {step}, got {texts[key]}")
+    return int(number)
+
+
+def _word(texts: dict[str, str], key: str, meanings: dict[str, T]) -> T:
+    if texts[key] not in meanings:
+        raise ValueError(f"parameter {key}: expected one of {[*meanings]}, got {texts[key]}")
+    return meanings[texts[key]]
+
+
+def _dtype_of_this_cpu() -> torch.dtype:
+    has_bf16 = "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    return torch.bfloat16 if has_bf16 else torch.float32

@@ -39,8 +39,8 @@ def as_tensor(frame: NDArray[np.uint8] | Tensor) -> Tensor:
 def decode_jpeg(data: bytes, device: torch.device) -> Tensor:
     """Return the pixels of a JPEG as they are stored, RGB uint8 `(height, width, 3)`.
 
-    A picture that claims to be too large is refused before any memory is spent on it. On a CUDA
-    device the pixels stay there; elsewhere they are in the memory of the CPU.
+    A picture that claims to be too large is refused before any memory is spent on it. What a CUDA
+    device decodes stays there; the rest is in the memory of the CPU.
 
     Raises:
         InvalidRequestError: This is no JPEG, a damaged one, or too small or large for a frame.
@@ -91,9 +91,7 @@ def _on_gpu(encoded: NDArray[np.uint8], device: torch.device) -> Tensor:
         planes = decode(torch.from_numpy(encoded), ImageReadMode.RGB, device=device)
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:
-        raise InvalidRequestError(
-            "frame_jpeg: expected a JPEG picture that is not damaged"
-        ) from error
+    except RuntimeError:  # not only damage: nvJPEG knows fewer kinds of JPEG, such as no CMYK
+        return _on_cpu(encoded)
     pixels: Tensor = planes.permute(1, 2, 0)
     return pixels

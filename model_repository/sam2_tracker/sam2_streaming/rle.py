@@ -52,7 +52,7 @@ class Silhouette:
         area = frame_shape[0] * frame_shape[1]
         # A run of two characters saves fifteen others: no mask takes more than its pixels do.
         counts = _counts(_numbers(text, most=area + 1))
-        if (counts < 0).any() or counts.sum() != area:
+        if (counts < 0).any() or (counts > area).any() or counts.sum() != area:
             raise ValueError(f"expected run lengths that fill {frame_shape[1]}x{frame_shape[0]} px")
         return cls(np.cumsum(counts)[:-1], frame_shape)
 

@@ -1,5 +1,6 @@
 """Triton's door to a tracker: tensors and sequence flags in, tensors and error codes out."""
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -7,6 +8,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
+from sam2_streaming.meters import Meters
 from sam2_streaming.requests import InvalidRequestError, StepRequest, StepResult
 from sam2_streaming.slots import SlotsExhaustedError, UnknownSequenceError, Usage
 
@@ -17,6 +19,11 @@ DecodeJpeg = Callable[[bytes], "NDArray[np.uint8] | Tensor"]
 
 START, END = 1, 2
 """Bits of `request.flags()`. Source: Triton, `TRITONSERVER_REQUEST_FLAG_SEQUENCE_*`."""
+
+_SWEEP_S = 5.0
+"""Between looks for idle sequences."""
+_MOST_TEXT = 1000
+"""Characters of an error: a longer one than gRPC has room for would replace its code as well."""
 
 _NO_OBJECTS = StepResult(
     np.empty(0, np.int64),
@@ -40,55 +47,6 @@ class CancelledRequestError(Exception):
     """Nobody waits for the answer any more."""
 
 
-class Meter:
-    """One number on Triton's metrics page."""
-
-    def __init__(self, kind: Any, name: str, description: str, instance: str) -> None:
-        # Triton deletes the number with its family: keep it.
-        self._family = pb_utils.MetricFamily(name=name, description=description, kind=kind)
-        self._metric = self._family.Metric(labels={"instance": instance})
-
-    def show(self, value: float) -> None:
-        """Set the number of a gauge."""
-        self._metric.set(value)
-
-    def add(self, count: int) -> None:
-        """Let a counter grow."""
-        self._metric.increment(count)
-
-
-class Meters:
-    """What one instance tells of itself."""
-
-    def __init__(self, instance: str) -> None:
-        gauge, counter = pb_utils.MetricFamily.GAUGE, pb_utils.MetricFamily.COUNTER
-        self._active = Meter(gauge, "sam2_active_sequences", "Live sequences", instance)
-        self._slots = Meter(gauge, "sam2_sequence_slots", "Most live sequences", instance)
-        self._objects = Meter(gauge, "sam2_tracked_objects", "Objects of live sequences", instance)
-        self._bytes = Meter(gauge, "sam2_memory_bytes", "Remembered of all objects", instance)
-        frames = "frames of objects that were "
-        self._observed = Meter(
-            counter, "sam2_observed_object_frames", frames + "looked for", instance
-        )
-        self._predicted = Meter(
-            counter, "sam2_predicted_object_frames", frames + "predicted from motion", instance
-        )
-
-    def show(self, usage: Usage) -> None:
-        """Set the gauges."""
-        self._active.show(usage.sequences)
-        self._slots.show(usage.slots)
-        self._objects.show(usage.objects)
-        self._bytes.show(usage.nbytes)
-
-    def count(self, answers: Sequence[StepResult | Exception]) -> None:
-        """Let the counters grow by what was answered."""
-        results = [answer for answer in answers if isinstance(answer, StepResult)]
-        observed = sum(int(result.observed.sum()) for result in results)
-        self._observed.add(observed)
-        self._predicted.add(sum(len(result.observed) for result in results) - observed)
-
-
 class FollowsSequences(Protocol):
     """What the door needs of a tracker; see `sam2_streaming.tracker.Tracker`."""
 
@@ -108,20 +66,47 @@ class FollowsSequences(Protocol):
 class Door:
     """Serves a tracker as one model instance; Triton calls it from one thread.
 
+    A thread of its own lets idle sequences lapse while nobody asks for anything.
+
     Args:
         tracker: Follows the objects.
         decode_jpeg: Turns a picture into pixels; raises `InvalidRequestError`.
         instance: Name of the instance, for its metrics.
+        sweep_s: Seconds between looks for idle sequences.
     """
 
-    def __init__(self, tracker: FollowsSequences, decode_jpeg: DecodeJpeg, instance: str) -> None:
+    def __init__(
+        self,
+        tracker: FollowsSequences,
+        decode_jpeg: DecodeJpeg,
+        instance: str,
+        sweep_s: float = _SWEEP_S,
+    ) -> None:
         self._tracker = tracker
         self._decode_jpeg = decode_jpeg
         self._meters = Meters(instance)
         self._meters.show(tracker.usage())
+        self._turn = threading.Lock()
+        self._is_closed = threading.Event()
+        self._sweeper = threading.Thread(target=self._sweep, args=[sweep_s], daemon=True)
+        self._sweeper.start()
+
+    def close(self) -> None:
+        """Look for idle sequences no more."""
+        self._is_closed.set()
+        self._sweeper.join()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request by itself: one bad request never fails the others."""
+        with self._turn:
+            return self._execute(requests)
+
+    def _sweep(self, interval_s: float) -> None:
+        while not self._is_closed.wait(interval_s):
+            with self._turn:
+                self._meters.show(self._tracker.usage())
+
+    def _execute(self, requests: list[Any]) -> list[Any]:
         opened = [self._open(request) for request in requests]
         steps = [one for one in opened if isinstance(one, StepRequest)]
         outcomes = iter(self._step(steps))
@@ -142,6 +127,8 @@ class Door:
             return _step_request(request, self._decode_jpeg)
         except (InvalidRequestError, SlotsExhaustedError) as error:
             return error
+        except Exception as error:  # noqa: BLE001  such as no GPU memory for its picture
+            return _broken("reading a request", error)
 
     def _close(self, request: Any, answer: StepResult | Exception) -> None:
         """End the sequence if asked to, or if its very START has failed: nobody would end it."""
@@ -153,8 +140,17 @@ class Door:
         try:
             return list(self._tracker.step_many(steps))
         except Exception as error:  # noqa: BLE001  such as no GPU memory: sequences are unchanged
-            pb_utils.Logger.log_error(f"step of {len(steps)} sequences failed: {error!r}")
-            return [RuntimeError("the step failed; see the server's log")] * len(steps)
+            broken = _broken(f"a step of {len(steps)} sequences", error)
+        # Only here is the memory of the failed step free: its error kept hold of it.
+        if len(steps) == 1:
+            return [broken]
+        return [answer for step in steps for answer in self._step([step])]
+
+
+def _broken(what: str, error: Exception) -> RuntimeError:
+    """Log an error that nobody has thought of, and return what the client learns of it."""
+    pb_utils.Logger.log_error(f"{what} failed: {error!r}")
+    return RuntimeError(f"{what} failed; see the server's log")
 
 
 def _step_request(request: Any, decode_jpeg: DecodeJpeg) -> StepRequest | StepResult:
@@ -188,7 +184,7 @@ def _tensor(request: Any, name: str) -> NDArray[Any] | None:
 
 def _response(answer: StepResult | Exception) -> Any:
     if isinstance(answer, Exception):
-        error = pb_utils.TritonError(str(answer), _code(answer))
+        error = pb_utils.TritonError(str(answer)[:_MOST_TEXT], _code(answer))
         return pb_utils.InferenceResponse(error=error)
     masks = np.array([mask.encode() for mask in answer.masks], np.object_)
     outputs: dict[str, NDArray[Any]] = {

@@ -200,7 +200,8 @@ class Stream:
         shown: Shown | None,
         frame_shape: tuple[int, int],
     ) -> Sought:
-        follower = _follower(tracked, None if shown is None else shown.box)
+        box = None if shown is None else shown.box
+        follower = _follower(tracked, box, self._settings.cover)
         if self._settings.mode == "frame":
             window = Window(0, 0, frame_shape[1], frame_shape[0])
         else:
@@ -215,12 +216,12 @@ class Stream:
         )
 
 
-def _follower(tracked: Tracked | None, box: NDArray[np.float32] | None) -> Follower:
+def _follower(tracked: Tracked | None, box: NDArray[np.float32] | None, cover: float) -> Follower:
     if tracked is None:
         if box is None:
             raise ValueError("expected an object that is tracked or shown by a box")
-        return Follower.at(box)
-    return tracked.follower if box is None else tracked.follower.moved_to(box)
+        return Follower.at(box, cover)
+    return tracked.follower if box is None else tracked.follower.moved_to(box, cover)
 
 
 def _result(objects: Mapping[int, Tracked], frame_shape: tuple[int, int]) -> StepResult:

@@ -4,7 +4,7 @@ Giving the network a window around each player instead of the whole frame costs 
 shows the player larger. The constants were measured on rendered matches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ MASK_SHORTFALL = 1.02
 SPEED_SHARE = 0.8
 """Share of the last speed that the next window moves by."""
 SUPPRESSED_LOGIT = -5.0
+_PAIRS_AT_ONCE = 64
+"""Neighbours compared in one go: a melee of 64 objects makes 4032 pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +110,14 @@ class Follower:
     unseen: int = 0
 
     @classmethod
-    def at(cls, box: NDArray[np.float32]) -> "Follower":
-        """Expect an object in a prompted box, xyxy float32 `(4,)`."""
-        return cls(_centre(box), np.zeros(2), float(box[3] - box[1]))
+    def at(cls, box: NDArray[np.float32], cover: float = COVER) -> "Follower":
+        """Expect an object in a prompted box, xyxy float32 `(4,)`, that its window shall hold."""
+        return cls(_centre(box), np.zeros(2), _height(box, cover))
 
-    def moved_to(self, box: NDArray[np.float32]) -> "Follower":
+    def moved_to(self, box: NDArray[np.float32], cover: float = COVER) -> "Follower":
         """Expect the object in a box that corrects it, at the speed it had."""
         centre = _centre(box) - SPEED_SHARE * self.speed
-        return Follower(centre, self.speed, float(box[3] - box[1]))
+        return Follower(centre, self.speed, _height(box, cover))
 
     @property
     def expected(self) -> NDArray[np.float64]:
@@ -163,9 +165,10 @@ def exclusive(logits: Tensor, windows: Sequence[Window]) -> Tensor:
     places = list(dict.fromkeys(windows))
     at = torch.tensor([places.index(window) for window in windows], device=logits.device)
     nothing = logits.new_full((len(places), *logits.shape[1:]), -torch.inf)
-    claims = _strongest(nothing, at, logits)
-    strongest = _strongest(claims, *_neighbour_claims(claims, places))[at]
-    loses = strongest > logits.clamp(min=0)
+    strongest = claims = _strongest(nothing, at, logits)
+    for mine, seen in _neighbour_claims(claims, places):
+        strongest = _strongest(strongest, mine, seen)
+    loses = strongest[at] > logits.clamp(min=0)
     return torch.where(loses, logits.clamp(max=SUPPRESSED_LOGIT), logits)
 
 
@@ -174,15 +177,19 @@ def _strongest(maps: Tensor, at: Tensor, others: Tensor) -> Tensor:
     return maps.scatter_reduce(0, at[:, None, None].expand_as(others), others, "amax")
 
 
-def _neighbour_claims(claims: Tensor, windows: Sequence[Window]) -> tuple[Tensor, Tensor]:
-    """What neighbours claim of each window: its index `(pairs,)` and logits, at least 0."""
+def _neighbour_claims(claims: Tensor, windows: Sequence[Window]) -> Iterator[tuple[Tensor, Tensor]]:
+    """What neighbours claim of windows, some pairs after the others.
+
+    Yields:
+        Indices of the windows `(pairs,)`, and logits that are at least 0, `(pairs, size, size)`.
+    """
     mine, other, mappings = (one.to(claims.device) for one in _neighbours(windows))
-    if not len(mine):
-        return mine, claims[:0]
-    shape = [len(mine), 1, *claims.shape[1:]]
-    grid = functional.affine_grid(mappings, shape, align_corners=False)
-    seen = functional.grid_sample(claims[other, None], grid, align_corners=False)
-    return mine, seen[:, 0].clamp(min=0)
+    for first in range(0, len(mine), _PAIRS_AT_ONCE):
+        part = slice(first, first + _PAIRS_AT_ONCE)
+        shape = [len(mine[part]), 1, *claims.shape[1:]]
+        grid = functional.affine_grid(mappings[part], shape, align_corners=False)
+        seen = functional.grid_sample(claims[other[part], None], grid, align_corners=False)
+        yield mine[part], seen[:, 0].clamp(min=0)
 
 
 def _neighbours(windows: Sequence[Window]) -> tuple[Tensor, Tensor, Tensor]:
@@ -204,6 +211,12 @@ def _neighbours(windows: Sequence[Window]) -> tuple[Tensor, Tensor, Tensor]:
     mappings[:, [0, 1], [0, 1]] = sides[mine] / sides[other]
     mappings[:, :, 2] = 2 * (centre[mine] - centre[other]) / sides[other]
     return torch.from_numpy(mine), torch.from_numpy(other), torch.from_numpy(mappings)
+
+
+def _height(box: NDArray[np.float32], cover: float) -> float:
+    """Height of a box, or of a taller one if the window would be narrower than this one."""
+    width, height = (box[2:] - box[:2]).tolist()
+    return float(max(height, width / cover))
 
 
 def _centre(box: NDArray[np.float32]) -> NDArray[np.float64]:
