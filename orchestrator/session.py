@@ -22,6 +22,7 @@ from orchestrator.stages.detect import BALL, Detector
 from orchestrator.stages.evidence import Person
 from orchestrator.stages.identify import Identifier, embed_texts
 from orchestrator.stages.number import NumberReader
+from orchestrator.stages.pace import Pace
 from orchestrator.stages.record import IdentityLedger, Observations
 from orchestrator.stages.track import Tracker
 from orchestrator.telemetry import StreamStats
@@ -42,7 +43,7 @@ class StreamState:
     """What one stream has learnt; with it, another session can go on after a broken connection.
 
     Attributes:
-        count: Frames tracked so far: the number of the next one within the stream.
+        count: Frames tracked so far, with those that were lost between them.
         stats: Totals so far.
         size: Width and height of its pictures before rotation, in pixels; None until known.
         untold: Revisions that no answer has brought to the client so far.
@@ -60,12 +61,13 @@ class StreamState:
         rate = config.frame_rate
         self.config = config
         self.detector = Detector(triton, settings.detect)
-        self.ball = BallFollower(self.detector)
+        self.ball = BallFollower(self.detector, frame_rate=rate)
         self.tracker = Tracker(triton, settings.track, frame_rate=rate)
         self.identifier = Identifier(triton, settings.identify, frame_rate=rate)
         self.reader = NumberReader(triton, settings.number, frame_rate=rate)
         self.ledger = IdentityLedger(config, settings.identify, settings.number, kits=kits)
         self.is_untrained = any(m.parameters.get("weights") == "random" for m in triton.models)
+        self.pace = Pace()
         self.count = 0
         self.stats = StreamStats(tenant)
         self.size: tuple[int, int] | None = None
@@ -157,11 +159,15 @@ class StreamSession:
             self._require_time_to_track(frame)
             with timed(seconds, "track"):
                 hurried = self._load.hurried(frame, "track")
+                elapsed = state.pace.advance(frame.header.frame_index)
+                count, state.count = state.count + elapsed - 1, state.count + elapsed
+                track = partial(state.tracker.track, max_observed=effort.max_observed)
                 tracks, ball = await asyncio.gather(
-                    state.tracker.track(hurried, people, max_observed=effort.max_observed),
-                    state.ball.follow(hurried, hints),
+                    track(hurried, people, elapsed=elapsed),
+                    state.ball.follow(hurried, hints, elapsed=elapsed),
                 )
-            count, state.count = state.count, state.count + 1
+                if tracks.is_cut:
+                    state.ball.forget()
         async with self._looking:
             seen = frame, tracks, count
             embed = partial(state.identifier.embed, *seen, stretch=effort.identify_stretch)

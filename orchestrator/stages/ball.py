@@ -21,8 +21,10 @@ from orchestrator.types.results import Ball
 
 _WINDOW_SHARE = 0.5
 """Side of the close look as a share of the frame's height; training cuts 0.36 to 0.62."""
-_REACH_PER_FRAME = 0.02
-"""How far the ball may stray from its predicted place in a frame, as a share of the width."""
+_REACH_PER_S = 0.5
+"""How far the ball may stray from its predicted place in a second, as a share of the width."""
+_FASTEST_PER_S = 1.5
+"""What jumps farther has not flown there: a trail begins anew, in units as before."""
 _TRUST_BLEND = 0.3
 """Weight of the newest confidence in the trust in a trail."""
 _SURE_TRUST = 0.5
@@ -33,7 +35,7 @@ _HINT_TRUST = 0.6
 """Factor on the confidence of what only the shrunken frame shows: socks look like balls there."""
 _HINTS_VISITED = 3
 """As many of the best hints are looked at in turn."""
-_MEMORY_FRAMES = 15
+_MEMORY_S = 0.6
 
 Point = NDArray[np.float32]
 
@@ -43,10 +45,13 @@ class BallFollower:
 
     Args:
         detector: Finds candidates in the close look.
+        frame_rate: Frames of the stream per second.
     """
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, *, frame_rate: float) -> None:
         self._detector = detector
+        self._frame_rate = frame_rate
+        self._memory_frames = round(_MEMORY_S * frame_rate)
         self._centre: Point | None = None
         self._velocity = np.zeros(2, np.float32)
         self._missed = 0
@@ -58,17 +63,19 @@ class BallFollower:
         self._looks = self._visits = 0
         self._search = _search_places()
 
-    async def follow(self, frame: Frame, hints: Detections) -> Ball | None:
+    async def follow(self, frame: Frame, hints: Detections, *, elapsed: int = 1) -> Ball | None:
         """Find the ball of the next frame.
 
         Args:
             frame: The next frame of the stream.
             hints: What of the whole frame may be the ball, doubtful candidates included.
+            elapsed: By how many frames of the stream it follows the last one, 1 or more.
 
         Returns:
             The ball, or None where no candidate is good enough. If the detector gives no answer,
             the hints alone decide.
         """
+        self._pass(elapsed - 1)
         try:
             closer = await self._detector.look_for_ball(frame, self._window(frame, hints))
         except ModelError:
@@ -76,13 +83,19 @@ class BallFollower:
         doubted = replace(hints, confidence=hints.confidence * np.float32(_HINT_TRUST))
         return self._choose(Detections.joined(closer, doubted), width=frame.width)
 
+    def forget(self) -> None:
+        """Begin anew: where the ball was and how it flew means nothing after a camera cut."""
+        self._centre, self._velocity = None, np.zeros(2, np.float32)
+        self._missed, self._unseen, self._trust = 0, 0, 0.0
+
     def _window(self, frame: Frame, hints: Detections) -> Boxes:
         """Return the square to look at, xyxy `(4,)`, inside the frame."""
         side = min(round(_WINDOW_SHARE * frame.height), frame.width)
         room = np.array([frame.width - side, frame.height - side], np.float32)
         # While the trail is doubtful, every other look goes to a hint.
-        self._looks += self._trust < _SURE_TRUST
-        is_elsewhere = self._looks % 2 == 1 and len(hints) > 0
+        is_doubtful = self._trust < _SURE_TRUST
+        self._looks += is_doubtful
+        is_elsewhere = is_doubtful and self._looks % 2 == 1 and len(hints) > 0
         if self._centre is not None and not is_elsewhere:
             corner = self._predicted() - side / 2
         elif len(hints):
@@ -104,23 +117,29 @@ class BallFollower:
         score, bar = candidates.confidence.copy(), self._detector.ball_threshold
         if self._centre is not None:
             distance = np.linalg.norm(centres - self._predicted(), axis=1)
-            is_near = distance <= _REACH_PER_FRAME * width * (self._unseen + 1)
+            is_near = distance <= _REACH_PER_S * width * self._seconds()
             # Motion counts for as much as the trail is trusted: one that began on a sock gives way.
             score = score * np.where(is_near, 1 + self._trust, 1 - self._trust)
         best = int(score.argmax())
         if score[best] < bar:
             self._miss()
             return None
-        self._hit(centres[best], float(candidates.confidence[best]))
+        self._hit(centres[best], float(candidates.confidence[best]), fastest=_FASTEST_PER_S * width)
         return Ball(candidates.xyxy[best], float(candidates.confidence[best]))
 
     def _predicted(self) -> Point:
         assert self._centre is not None
         return self._centre + self._velocity * (self._unseen + 1)
 
-    def _hit(self, centre: Point, confidence: float) -> None:
+    def _seconds(self) -> float:
+        """Time from the last sight of the ball to this frame."""
+        return (self._unseen + 1) / self._frame_rate
+
+    def _hit(self, centre: Point, confidence: float, *, fastest: float) -> None:
         if self._centre is not None:
-            self._velocity = (centre - self._centre) / (self._unseen + 1)
+            way = centre - self._centre
+            has_flown = float(np.linalg.norm(way)) <= fastest * self._seconds()
+            self._velocity = way * has_flown / (self._unseen + 1)
         self._centre, self._unseen = centre, 0
         is_sure = confidence >= self._detector.ball_threshold
         self._missed = 0 if is_sure else self._missed + 1
@@ -128,15 +147,18 @@ class BallFollower:
         self._forget_if_cold()
 
     def _miss(self) -> None:
-        self._missed += 1
-        self._unseen += 1
         self._trust *= _TRUST_FADE
+        self._pass(1)
+
+    def _pass(self, frames: int) -> None:
+        """Let frames go by without the ball."""
+        self._missed += frames
+        self._unseen += frames
         self._forget_if_cold()
 
     def _forget_if_cold(self) -> None:
-        if self._missed > _MEMORY_FRAMES:
-            self._centre, self._velocity = None, np.zeros(2, np.float32)
-            self._missed, self._unseen, self._trust = 0, 0, 0.0
+        if self._missed > self._memory_frames:
+            self.forget()
 
 
 def _search_places() -> Iterator[tuple[float, float]]:

@@ -56,9 +56,10 @@ class Beliefs:
             person.team = self._teams.belief(person.embedding, person.team)
         team = person.team.team if role in _SIDED_ROLES else None
         sheet = self._sheets[team] if team else TeamSheet()
+        sheets = [sheet] if team else self._sheets.values()
         number, confidence = (None, 0.0)
         if role not in {Role.REFEREE, Role.OTHER}:
-            number, confidence = person.number(self._settings, _allowed(sheet))
+            number, confidence = person.number(self._settings, _allowed(sheets))
         return Identity(
             role=role,
             role_confidence=role_confidence,
@@ -113,11 +114,13 @@ def _claim(belief: Identity, said: Identity) -> float:
     return belief.jersey_number_confidence + _SURER * is_known_by_it
 
 
-def _allowed(sheet: TeamSheet) -> NDArray[np.bool_] | None:
-    if not sheet.roster:
-        return None
+def _allowed(sheets: Iterable[TeamSheet]) -> NDArray[np.bool_] | None:
+    """Return which numbers are on any of the sheets, bool `(100,)`; None if one is not known."""
     allowed = np.zeros(100, np.bool_)
-    allowed[[entry.jersey_number for entry in sheet.roster]] = True
+    for sheet in sheets:
+        if not sheet.roster:
+            return None
+        allowed[[entry.jersey_number for entry in sheet.roster]] = True
     return allowed
 
 

@@ -26,7 +26,7 @@ class Cadence:
 
         Args:
             seen: Tracks of this frame.
-            frame_count: Number of the frame within the stream, rising by one.
+            frame_count: Number of the frame within the stream, lost ones counted.
             stretch: Factor on the time between two looks.
         """
         self._last = {t.object_id: self._last.get(t.object_id, -1) for t in seen}

@@ -23,7 +23,11 @@ _LEAST_MOVING = 0.25
 _AS_ONE = 0.5
 """Share of the moving corners that must move as one to be the scene."""
 _LEAST_LIKENESS = 0.3
-"""Below this share of corners found again the pictures do not match: a cut, or nothing to see."""
+"""Below this share of corners found again the pictures do not match: a cut."""
+_MOST_CHANGE = 0.35
+"""No camera zooms or rolls more from frame to frame; a map that says so fits by chance."""
+_LEAST_CONTRAST = 3.0
+"""A picture with less between its greys shows nothing: a flash, or black between two shots."""
 _STILL = AT_REST.affine
 
 
@@ -31,8 +35,8 @@ class CameraMotion:
     """Follows the camera of one stream: pan, tilt, zoom and roll, as one affine map per frame.
 
     Attributes:
-        shift: Where the scene moved since the last frame; at rest for the first frame and where
-            the two pictures do not match.
+        shift: Where the scene moved since the last frame that showed anything; at rest for the
+            first frame, for one that shows nothing, and where two pictures do not match.
         likeness: Share of the scene's corners that moved as one, 0 to 1; 1 for the first frame and
             where there are none.
     """
@@ -57,8 +61,11 @@ class CameraMotion:
         height, width = pixels.shape[:2]
         scale = min(1.0, _WIDTH / width)
         small = _small(pixels, round(height * scale), round(width * scale))
+        self.shift, self.likeness = AT_REST, 1.0
+        if float(cv2.meanStdDev(small)[1].max()) < _LEAST_CONTRAST:
+            return
         previous, self._previous = self._previous, small
-        affine, self.likeness = _STILL, 1.0
+        affine = _STILL
         if previous is not None and previous.shape == small.shape:
             affine, self.likeness = _motion(previous, self._previous, people * scale)
         if not self.goes_on:
@@ -115,4 +122,6 @@ def _fit(start: NDArray[np.float32], end: NDArray[np.float32]) -> tuple[NDArray[
     affine, is_inlier = cv2.estimateAffine2D(start, end, ransacReprojThreshold=_INLIER_PX)
     if affine is None:
         return _STILL, 0.0
-    return np.asarray(affine, np.float32), float(is_inlier.mean())
+    is_likely = np.abs(affine - _STILL)[:, :2].max() <= _MOST_CHANGE
+    share = float(is_inlier.mean())
+    return (np.asarray(affine, np.float32), share) if is_likely else (_STILL, 0.0)

@@ -12,6 +12,7 @@ from orchestrator.types.pictures import Boxes
 from orchestrator.types.tracks import Track
 
 _ROLES = tuple(Role)
+_ROLE_VOTES = np.eye(len(_ROLES), dtype=np.float32)
 _LABEL_ROLES = {
     "player": Role.PLAYER,
     "goalkeeper": Role.GOALKEEPER,
@@ -63,7 +64,8 @@ class Person:
         self.last_frame, self.last_count = frame_index, frame_count
         role = _LABEL_ROLES.get(track.label or "")
         if role is not None:
-            self.role_votes[_ROLES.index(role)] += track.confidence
+            vote = np.float32(track.confidence) * _ROLE_VOTES[_ROLES.index(role)]
+            self.role_votes = _sum(self.role_votes, vote, _MOST_ROLE_VOTES)
 
     def embed(self, embedding: NDArray[np.float32]) -> None:
         """Add an embedding."""

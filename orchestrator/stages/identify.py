@@ -37,7 +37,7 @@ class Identifier:
         """Embed the tracks that are due, by the frame's deadline; arguments as of `Cadence.due`.
 
         Returns:
-            Embedding by object id; empty if nobody is due.
+            Embedding by object id, all of them finite; empty if nobody is due.
 
         Raises:
             ModelError: The embedder gave no answer.
@@ -53,7 +53,12 @@ class Identifier:
             SIGLIP_EMBEDDER, {"crops": pixels}, deadline=frame.deadline
         )
         embeddings = reply["embedding"].astype(np.float32)
-        return {track.object_id: row for track, row in zip(due, embeddings, strict=True)}
+        # One that is not finite would spoil a person's mean for good.
+        return {
+            track.object_id: row
+            for track, row in zip(due, embeddings, strict=True)
+            if np.isfinite(row).all()
+        }
 
 
 async def embed_texts(triton: TritonClient, texts: list[str]) -> list[Embedding]:

@@ -47,7 +47,8 @@ def match(
 
 def _assign(affinity: NDArray[np.float32], least: float) -> list[tuple[int, int]]:
     """Return the best one-to-one (row, column) pairs whose affinity is at least `least`."""
-    rows, columns = linear_sum_assignment(affinity, maximize=True)
+    # What makes no pair must not outweigh what does.
+    rows, columns = linear_sum_assignment(np.where(affinity < least, 0, affinity), maximize=True)
     return [
         (int(row), int(column))
         for row, column in zip(rows, columns, strict=True)

@@ -37,7 +37,7 @@ class NumberReader:
         """Read the tracks that are due, by the frame's deadline; arguments as of `Cadence.due`.
 
         Returns:
-            Reading by object id; empty if nobody is due.
+            Reading by object id, all of them finite; empty if nobody is due.
 
         Raises:
             ModelError: The reader gave no answer.
@@ -49,7 +49,9 @@ class NumberReader:
         pixels = await asyncio.to_thread(crops, frame.pixels, boxes, height=_HEIGHT, width=_WIDTH)
         reply = await self._triton.infer(RESNET_JERSEY, {"crops": pixels}, deadline=frame.deadline)
         return {
-            track.object_id: reading for track, reading in zip(due, _readings(reply), strict=True)
+            track.object_id: reading
+            for track, reading in zip(due, _readings(reply), strict=True)
+            if _is_finite(reading)
         }
 
 
@@ -59,6 +61,12 @@ def _readings(reply: dict[str, NDArray[np.generic]]) -> list[NumberReading]:
     visible = expit(logits["number_visible"][:, 0]).tolist()
     numbers = number_probabilities(logits["tens"], logits["units"])
     return list(map(NumberReading, visible, numbers, softmax(logits["role"], axis=1)))
+
+
+def _is_finite(reading: NumberReading) -> bool:
+    """Whether a reading is sound: another would spoil a person's votes for good."""
+    spoilt = (reading.visible, reading.numbers.sum(), reading.roles.sum())
+    return bool(np.isfinite(spoilt).all())
 
 
 def number_probabilities(
@@ -72,11 +80,12 @@ def number_probabilities(
 
     Returns:
         Probabilities float32 `(..., 100)`, sum 1; index 0 ("0", "00") is impossible. A leading zero
-        counts as no tens digit.
+        counts as no tens digit. All are 0 where nothing else can be read.
     """
     p_tens, p_units = softmax(tens, axis=-1), softmax(units, axis=-1)
     first = p_tens[..., :10].copy()
     first[..., 0] += p_tens[..., 10]
     joint = (first[..., np.newaxis] * p_units[..., np.newaxis, :]).reshape(*tens.shape[:-1], 100)
     joint[..., 0] = 0.0
-    return np.asarray(joint / joint.sum(axis=-1, keepdims=True), np.float32)
+    total = np.maximum(joint.sum(axis=-1, keepdims=True), np.finfo(np.float32).tiny)
+    return np.asarray(joint / total, np.float32)

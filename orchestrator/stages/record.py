@@ -58,6 +58,8 @@ class IdentityLedger:
         teams = TeamClusters(margin=identify.team_margin, kits=kits)
         self._beliefs = Beliefs(config, number, teams)
         self._fit_every = max(1, round(identify.interval_s * config.frame_rate))
+        self._next_fit = 0
+        """Number of the frame from which on the sides are learnt anew."""
         self._people: dict[int, Person] = {}
         self._by_object: dict[int, Person] = {}
         self._next_track_id = 1
@@ -73,7 +75,7 @@ class IdentityLedger:
 
         Args:
             header: The frame's header.
-            frame_count: Number of the frame within the stream, rising by one.
+            frame_count: Number of the frame within the stream, lost ones counted.
             tracks: Who is seen and who was given up.
             observations: New evidence.
 
@@ -89,7 +91,8 @@ class IdentityLedger:
         for track in tracks.seen:
             self._enter(track, header.frame_index, frame_count, observations, back)
         self._count(header.frame_index, tracks)
-        if frame_count % self._fit_every == 0:
+        if frame_count >= self._next_fit:
+            self._next_fit = (frame_count // self._fit_every + 1) * self._fit_every
             self._settle_long_lost(frame_count)
             self._beliefs.fit_teams(self.people)
         updates = self._revise(tracks, header.frame_index, frame_count)

@@ -6,6 +6,7 @@ goes on with the same ids.
 """
 
 import contextlib
+import math
 import secrets
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -29,7 +30,8 @@ class Segment:
 
     Attributes:
         xyxy: Box of the mask, `(4,)`; all zero if the mask is empty.
-        score: Belief that the object is in sight and the mask right, in `[0, 1]`.
+        score: Belief that the object is in sight and the mask right, in `[0, 1]`; 0 where SAM2
+            gave no number.
     """
 
     xyxy: Boxes
@@ -178,7 +180,7 @@ class Segmenter:
         return {
             int(object_id): Segment(
                 box,
-                float(score),
+                float(score) if math.isfinite(score) else 0.0,
                 Mask(frame.height, frame.width, bytes(counts).decode(), not is_observed),
             )
             for object_id, box, score, counts, is_observed in zip(

@@ -60,6 +60,8 @@ class TeamClusters:
         largest.sort(key=lambda label: first[label])
         members = [embeddings[labels == label] for label in largest]
         centres = np.stack([_unit(rows.mean(axis=0)) for rows in members])
+        if 1 - centres[0] @ centres[1] < self._margin:  # one kit alone in sight, cut in two
+            return
         order = self._order(centres)
         self._centres = centres[order]
         distances = [1 - members[i] @ centres[i] for i in order]

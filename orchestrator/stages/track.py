@@ -38,6 +38,11 @@ _BIRTH_INSIDE = 0.7
 """A detection of which this share lies on somebody is likelier a part of that body than a birth."""
 _PATIENCE = 3
 """Frames that a track is awaited for every frame in which it was detected."""
+_LONGEST_GAP_S = 5.0
+"""Where frames are missing for longer, whoever is where somebody was may be anybody."""
+_LEAST_COVER_FRAMES = 8
+_COVER_S = 0.32
+"""Two people who both are detected cover each other nearly wholly for less."""
 _EDGE_PX = 3.0
 """A box this near to the picture's edge may be cut off by it."""
 
@@ -47,6 +52,8 @@ class Tracker:
 
     def __init__(self, triton: TritonClient, settings: TrackSettings, *, frame_rate: float) -> None:
         self._settings = settings
+        self._cover_frames = max(_LEAST_COVER_FRAMES, round(_COVER_S * frame_rate))
+        self._gap_frames = _LONGEST_GAP_S * frame_rate
         self._coast_frames = max(1, round(settings.coast_s * frame_rate))
         self._mask_only_frames = round(settings.mask_only_s * frame_rate)
         self._tracklets: list[Tracklet] = []
@@ -55,7 +62,7 @@ class Tracker:
         self._camera = CameraMotion()
 
     async def track(
-        self, frame: Frame, people: Detections, *, max_observed: int | None = 0
+        self, frame: Frame, people: Detections, *, max_observed: int | None = 0, elapsed: int = 1
     ) -> Tracks:
         """Advance by one frame.
 
@@ -63,17 +70,20 @@ class Tracker:
             frame: The next frame of the stream.
             people: Detections of that frame, without the ball.
             max_observed: Most people that SAM2 looks for, 0 for all; None does without SAM2.
+            elapsed: By how many frames of the stream it follows the last one, 1 or more. Over a
+                gap of more than 5 seconds nobody is followed.
 
         Returns:
             Tracks in source-frame pixels. Without SAM2 they rest on detections and motion alone.
         """
         known = {tracklet.object_id for tracklet in self._tracklets}
+        ended = self._end_all() if elapsed > self._gap_frames else ()
         await asyncio.to_thread(self._camera.advance, frame.pixels, self._boxes())
         carried = self._camera.shift.moved(self._boxes())
         for tracklet, box in zip(self._tracklets, carried, strict=True):
-            tracklet.advance(box)
+            tracklet.advance(box, elapsed)
         has_cut = self._has_cut(people)
-        cut_off = self._end_all() if has_cut else ()
+        ended += self._end_all() if has_cut else ()
         if max_observed is None:
             self._segmenter.rest()
         prompts = self._prompts(people)
@@ -83,7 +93,7 @@ class Tracker:
         except ModelError:
             segments, is_degraded = {}, True
         self._observe(frame, people, segments)
-        ended = cut_off + self._bury(frame)
+        ended += self._bury(frame)
         return Tracks(
             tuple(self._seen(known, frame)), ended, is_degraded, has_cut, self._camera.shift
         )
@@ -223,7 +233,7 @@ class Tracker:
     def _bury(self, frame: Frame) -> tuple[int, ...]:
         """End tracklets that are lost, gone from the picture, or on somebody else."""
         ended = {t.object_id for t in self._tracklets if self._is_lost(t, frame)}
-        ended |= duplicates(self._tracklets, self._settings.duplicate_iou)
+        ended |= duplicates(self._tracklets, self._settings.duplicate_iou, self._cover_frames)
         self._tracklets = [t for t in self._tracklets if t.object_id not in ended]
         self._segmenter.forget(ended)
         return tuple(sorted(ended))
@@ -236,7 +246,8 @@ class Tracker:
             patience = min(patience, _PATIENCE * tracklet.hits)
         x, y = (tracklet.xyxy[:2] + tracklet.xyxy[2:]) / 2
         is_outside = not (0 <= x < frame.width and 0 <= y < frame.height)
-        return is_outside or tracklet.misses > patience
+        is_overdue = tracklet.misses > patience or tracklet.away > self._coast_frames
+        return is_outside or is_overdue
 
     def _seen(self, known: set[int], frame: Frame) -> list[Track]:
         return [
@@ -257,7 +268,7 @@ class Tracker:
     def _is_supported(self, tracklet: Tracklet) -> bool:
         if not tracklet.misses or tracklet.is_shared:
             return True
-        return tracklet.misses <= self._mask_only_frames and tracklet.support >= SUPPORT_SCORE
+        return tracklet.away <= self._mask_only_frames and tracklet.support >= SUPPORT_SCORE
 
     def _state(self, tracklet: Tracklet) -> TrackState:
         if not self._is_confirmed(tracklet):

@@ -34,6 +34,10 @@ class Tracklet:
     """Frames with a detection."""
     misses: int = 0
     """Frames since the last detection."""
+    away: int = 0
+    """Frames since the first without a detection, with those that were lost on their way here."""
+    elapsed: int = 1
+    """By how many frames the newest follows the one before it."""
     support: float = 0.0
     """SAM2's score in this frame, 0 without a mask."""
     mask: Mask | None = None
@@ -62,35 +66,40 @@ class Tracklet:
         before = shirt if self.shirt is None else self.shirt
         self.shirt = before + _SHIRT_BLEND * (shirt - before)
 
-    def advance(self, carried: Boxes) -> None:
+    def advance(self, carried: Boxes, elapsed: int) -> None:
         """Go to where the object is expected in the next frame.
 
         Args:
             carried: Where the camera's motion alone takes its box, `(4,)`.
+            elapsed: By how many frames that frame follows the last one.
         """
-        self.xyxy = carried + np.concatenate((self.velocity, self.velocity))
+        self.elapsed = elapsed
+        # In frames that were lost, too, it goes on ever slower.
+        way = self.velocity * ((1 - _COASTING_DECAY**elapsed) / (1 - _COASTING_DECAY))
+        self.xyxy = carried + np.concatenate((way, way), dtype=np.float32)
 
     def confirm(self, xyxy: Boxes, label: str, confidence: float) -> None:
         """Take note of a detection of the object."""
         self._move(xyxy)
         self.hits += 1
-        self.misses = 0
+        self.misses = self.away = 0
         self.label, self.confidence = label, confidence
 
     def coast(self, segment: Segment | None) -> None:
         """Go on without a detection: by a mask that can be believed, else ever slower."""
+        self.away += self.elapsed if self.misses else 1
         self.misses += 1
         if segment is not None and self.support >= SUPPORT_SCORE:
             self._move(segment.xyxy.copy())
             self.confidence = self.support
         else:
-            self.velocity *= _COASTING_DECAY
+            self.velocity *= _COASTING_DECAY**self.elapsed
 
     def _move(self, xyxy: Boxes) -> None:
         """Take note of where the object is after all, and of how it moves."""
         measured, expected = (xyxy[:2] + xyxy[2:]) / 2, (self.xyxy[:2] + self.xyxy[2:]) / 2
         most = _LARGEST_SURPRISE * self.height
-        surprise = np.clip(measured - expected, -most, most)
+        surprise = np.clip((measured - expected) / self.elapsed, -most, most)
         if self.hits:
             self.velocity += max(_VELOCITY_BLEND, 1 / (1 + self.hits)) * surprise
         self.xyxy = xyxy

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.stages.camera import CameraMotion
+from orchestrator.stages.camera import CameraMotion, _fit
 
 NOBODY = np.zeros((0, 4), np.float32)
 CORNERS = np.array([[100, 100, 140, 180], [600, 300, 640, 380]], np.float32)
@@ -94,3 +94,32 @@ def test_a_picture_without_structure_counts_as_standing_still(height):
         camera.advance(np.full((height, 960, 3), 90, np.uint8), NOBODY)
     assert camera.likeness == 1
     assert camera.shift.moved(CORNERS).tolist() == CORNERS.tolist()
+
+
+@pytest.mark.parametrize("grey", [0, 255])
+def test_a_flash_or_a_black_picture_is_passed_over(grey):
+    wide, nothing = scene(9), np.full((540, 800, 3), grey, np.uint8)
+    nothing[::7, ::5] ^= 1  # as a camera's noise
+    camera = CameraMotion()
+    camera.advance(wide[:540, 60:860], NOBODY)
+    for _ in range(2):
+        camera.advance(nothing, NOBODY)
+        assert camera.goes_on
+        assert camera.shift.moved(CORNERS).tolist() == CORNERS.tolist()
+    camera.advance(wide[:540, 45:845], NOBODY)
+    assert np.abs(camera.shift.moved(CORNERS) - CORNERS - (15, 0, 15, 0)).max() < 1
+
+
+def test_a_cut_by_way_of_black_is_seen():
+    camera = CameraMotion()
+    for picture in (scene(1), np.zeros((720, 960, 3), np.uint8), scene(2)):
+        camera.advance(picture, NOBODY)
+    assert not camera.goes_on
+
+
+@pytest.mark.parametrize("map_by_chance", [np.diag([-1, 1]), np.diag([0.3, 0.3]), np.zeros((2, 2))])
+def test_a_map_that_no_camera_makes_is_not_believed(map_by_chance):
+    start = np.random.default_rng(0).uniform(50, 400, (30, 2)).astype(np.float32)
+    affine, share = _fit(start, (start @ map_by_chance.T + 3).astype(np.float32))
+    assert share == 0
+    assert affine.tolist() == [[1, 0, 0], [0, 1, 0]]

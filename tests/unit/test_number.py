@@ -29,3 +29,9 @@ def test_any_logits_give_a_distribution_without_zero(tens, units):
     assert p[0] == 0
     assert np.isfinite(p).all()
     assert p.sum() == pytest.approx(1, abs=1e-3)
+
+
+def test_digits_that_say_nothing_but_zero_are_no_number():
+    tens, units = np.zeros(11, np.float32), np.zeros(10, np.float32)
+    tens[0], units[0] = 500, 500
+    assert not number_probabilities(tens, units).any()

@@ -144,6 +144,15 @@ def test_the_team_sheet_rules_out_other_numbers_and_names_the_player():
     assert players[2].jersey_number is None
 
 
+def test_two_team_sheets_rule_out_what_is_on_neither_before_the_side_is_known():
+    sheets = [TeamSheet(roster=(RosterEntry(f"p{n}", n, Role.PLAYER),)) for n in (17, 5)]
+    match = Match(team_a=sheets[0], team_b=sheets[1])
+    readings = {1: reading(11), 2: reading(5)}
+    for _ in range(6):
+        players, _ = match.frame(track(1), track(2, 100), readings=readings)
+    assert (players[1].jersey_number, players[2].jersey_number) == (None, 5)
+
+
 def test_of_two_rivals_only_the_surer_carries_a_number():
     match = Match()
     _, tracks, kits = match.two_sides()

@@ -84,3 +84,22 @@ def test_equal_distances_between_three_kits_are_no_reason_to_fail():
     clusters = TeamClusters(margin=0.1)
     clusters.fit(np.repeat(np.eye(8, dtype=np.float32)[:3], (3, 3, 1), axis=0))
     assert len(set(teams_of(clusters, np.eye(8, dtype=np.float32)[:3]))) == 3
+
+
+def test_one_kit_alone_in_sight_is_not_cut_in_two():
+    alone = squad(0, 14, np.random.default_rng(5))
+    clusters = TeamClusters(margin=0.15)
+    clusters.fit(alone)
+    assert teams_of(clusters, alone) == [None] * 14
+    assert not any(clusters.is_apart(row) for row in alone)
+
+
+def test_a_while_with_one_side_only_leaves_both_known():
+    rng = np.random.default_rng(6)
+    a, b = squad(0, 10, rng), squad(1, 10, rng)
+    clusters = TeamClusters(margin=0.15)
+    clusters.fit(np.concatenate([a, b]))
+    clusters.fit(a)
+    assert teams_of(clusters, a) == [Team.A] * 10
+    assert teams_of(clusters, b) == [Team.B] * 10
+    assert not any(clusters.is_apart(row) for row in b)
