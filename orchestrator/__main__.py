@@ -10,11 +10,11 @@ import sys
 
 import uvloop
 
+from orchestrator.environment import read_settings
 from orchestrator.errors import TouchlineError
 from orchestrator.logs import configure_logging
 from orchestrator.profiling import profiling_on_signal
 from orchestrator.server import serve
-from orchestrator.settings import Settings
 from orchestrator.supervisor import supervise
 from orchestrator.tracing import tracing_to
 
@@ -35,11 +35,11 @@ def share_heaps() -> None:
 
 def main() -> int:
     """Run the orchestrator; return the exit code."""
-    share_heaps()
-    settings = Settings()
-    configure_logging(settings.logging)
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     try:
+        settings = read_settings()
+        share_heaps()
+        configure_logging(settings.logging)
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
         if settings.server.workers > 1 and settings.server.worker is None:
             asyncio.run(supervise(settings.server))
             return 0

@@ -2,7 +2,8 @@
 
 It honours the server's credits, and reconnects: frames that were sent but not answered are sent
 again. Shown its resume token, a server that kept the stream goes on with the same track ids; any
-other starts anew, as `StreamStarted.is_resumed` says, with video from its next key frame on.
+other starts anew, as `StreamStarted.is_resumed` says, with video from its next key frame on. One
+that has no room is asked again, too, as long as it is about a stream that had a place before.
 """
 
 import asyncio
@@ -111,20 +112,22 @@ class RecognitionClient:
     async def _attempts(
         self, config: pb.StreamConfig, outbox: Outbox
     ) -> AsyncIterator[pb.RecognizeStreamResponse]:
-        failures = 0
+        failures, had_place = 0, False
         current = pb.StreamConfig()
         current.CopyFrom(config)
         while True:
+            is_refused = had_place
             try:
                 async for response in self._attempt(current, outbox):
                     if response.HasField("started"):
                         current.resume_token = response.started.resume_token
+                        had_place, is_refused = True, False
                     else:
                         failures = 0
                     yield response
             except grpc.aio.AioRpcError as error:
                 failures += 1
-                if not _is_retryable(error) or failures > self._max_reconnects:
+                if not _is_retryable(error, is_refused) or failures > self._max_reconnects:
                     raise
                 pause = min(_FIRST_PAUSE_S * 2 ** (failures - 1), _LONGEST_PAUSE_S)
                 log.warning("connection lost (%s); again in %.1f s", error.details(), pause)
@@ -147,16 +150,22 @@ class RecognitionClient:
                     yield response
             if sending is not None and sending.done():
                 sending.result()  # an error of the frame source must not pass for a clean end
+        except asyncio.CancelledError:
+            if sending is not None and sending.done():
+                sending.result()  # nor for our caller's wish
+            raise
         finally:
             if sending is not None:
                 sending.cancel()
             call.cancel()
 
 
-def _is_retryable(error: grpc.aio.AioRpcError) -> bool:
+def _is_retryable(error: grpc.aio.AioRpcError, is_refused: bool) -> bool:
+    """Whether to connect again; `is_refused` if a stream that had a place was not let in again."""
     code = error.code()
     is_broken_write = code is grpc.StatusCode.INTERNAL and error.details() == _BROKEN_WRITE
-    return code is grpc.StatusCode.UNAVAILABLE or is_broken_write
+    is_full = code is grpc.StatusCode.RESOURCE_EXHAUSTED and is_refused
+    return code is grpc.StatusCode.UNAVAILABLE or is_broken_write or is_full
 
 
 async def _send(

@@ -20,6 +20,7 @@ from orchestrator.settings import ServerSettings
 
 _FORWARDED = {"authorization", "x-api-key", "traceparent", "tracestate"}
 """Metadata that the other worker needs to know who calls."""
+_PEER = "x-touchline-peer"
 _BREAK_S = 0.1
 _UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 """Both ends have checked their client's messages."""
@@ -28,6 +29,15 @@ _UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_l
 def own_socket(settings: ServerSettings) -> str | None:
     """Return the address at which the other workers reach this one; None if it is alone."""
     return None if settings.worker is None else _socket(settings, settings.worker)
+
+
+def client_of(context: StreamContext) -> str:
+    """Return the address of a call's client as gRPC writes it, also if it was handed over."""
+    peer = str(context.peer())
+    if not peer.startswith("unix:"):  # where only workers come from
+        return peer
+    handed_over = (v for k, v in context.invocation_metadata() or () if k == _PEER)
+    return str(next(handed_over, peer))
 
 
 def _socket(settings: ServerSettings, worker: int) -> str | None:
@@ -67,6 +77,7 @@ class Handover:
             ClientStalledError: The client does not read.
         """
         metadata = [(k, v) for k, v in context.invocation_metadata() or () if k in _FORWARDED]
+        metadata.append((_PEER, context.peer()))
         async with grpc.aio.insecure_channel(holder, _UNLIMITED) as channel:
             call = pb_grpc.PlayerRecognitionServiceStub(channel).RecognizeStream(metadata=metadata)
             try:

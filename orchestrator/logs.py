@@ -36,8 +36,13 @@ _SECRETS = (
     re.compile(r"()\btouchline_[\w-]{12,}"),  # an API key
     re.compile(r"()\b\d+\.[\w-]{32}(?![\w-])"),  # a resume token
     re.compile(r"(?s)(-----BEGIN )[A-Z ]*PRIVATE KEY-----.*?(?:-----END|$)"),
-    re.compile(r"""()\bb(['"])(?:(?!\2).){33,}\2"""),  # bytes that were formatted
+    # Bytes that were formatted, up to their end or to where the text was cut.
+    re.compile(r"""()\bb(['"])(?:\\.|(?!\2)[^\\]){33,}(?:\2|\\?$)"""),
 )
+
+
+_BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""What begins a new line, or commands a terminal."""
 
 
 @contextmanager
@@ -93,7 +98,7 @@ class JsonFormatter(logging.Formatter):
             **_subject(),
         }
         if record.exc_info and record.exc_info[1] is not None:
-            entry["exception"] = redacted(_traceback(record.exc_info[1]))
+            entry["exception"] = _traceback(record.exc_info[1])
         return json.dumps(entry, ensure_ascii=False)
 
 
@@ -104,9 +109,9 @@ class HumanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         about = "".join(f" {name} {value}:" for name, value in _subject().items())
         text = f"{_utc(record.created)} {record.levelname} {record.name}{about} "
-        text += redacted(record.getMessage()).replace("\n", "\\n")  # nobody forges a line
+        text += _BREAKS.sub(_escaped, redacted(record.getMessage()))  # nobody forges a line
         if record.exc_info and record.exc_info[1] is not None:
-            text += "\n" + redacted(_traceback(record.exc_info[1]))
+            text += "\n" + _traceback(record.exc_info[1])
         return text
 
 
@@ -119,8 +124,14 @@ def _subject() -> dict[str, str | int]:
     return subject
 
 
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
+
+
 def _traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))[-_MAX_TEXT:]
+    # By entries, each from its beginning: the rest of a secret does not look like one.
+    entries = map(redacted, traceback.format_exception(error))
+    return "".join(entries)[-_MAX_TEXT:]
 
 
 def _utc(seconds: float) -> str:

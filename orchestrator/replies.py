@@ -1,6 +1,8 @@
 """The response side of one stream: answers, credits, and what a client may have missed."""
 
 import asyncio
+import heapq
+import itertools
 from collections import OrderedDict
 from typing import Any
 
@@ -14,6 +16,7 @@ from orchestrator.flow import Outcome
 from orchestrator.types.frames import FrameHeader, GapReason, LostFrame
 from orchestrator.types.results import IdentityUpdate, Recognition
 from orchestrator.types.streams import StreamConfig
+from orchestrator.video_decoding import MAX_HELD_FRAMES
 
 _GRANT_FRAMES = 4
 """Credits go back in small batches: fewer messages, and never more than this many held back."""
@@ -95,6 +98,10 @@ class Replies:
         self._stall_s = stall_s
         self._writing = asyncio.Lock()
         self._ungranted = 0
+        self._most_held = MAX_HELD_FRAMES if config.encoding.is_video else 0
+        self._held: list[tuple[int, int, FrameHeader]] = []
+        """Frames answered before, as a heap: they are sent again in decoding order."""
+        self._repeats = itertools.count()
 
     async def start(self, started: pb.StreamStarted) -> None:
         """Tell that the stream was accepted."""
@@ -105,9 +112,9 @@ class Replies:
         return 0 <= header.frame_index <= self._resumed_index
 
     async def repeat(self, header: FrameHeader) -> None:
-        """Answer such a frame as before."""
-        for response in self._log.of(header):
-            await self._write(response)
+        """Answer such a frame as before, video in presentation order as ever."""
+        heapq.heappush(self._held, (header.frame_index, next(self._repeats), header))
+        await self._repeat_held(self._most_held)
         await self._give_credit()
 
     async def send(self, outcome: Outcome) -> None:
@@ -116,6 +123,7 @@ class Replies:
         Raises:
             ClientStalledError: The client does not read.
         """
+        await self._repeat_held()
         response = self._response(outcome)
         self._log.add(outcome, response)
         await self._write(response)
@@ -134,7 +142,15 @@ class Replies:
 
         A broken connection looks like the client's last frame at first; this tells the difference.
         """
+        await self._repeat_held()
         await self._write(pb.RecognizeStreamResponse(summary=summary))
+
+    async def _repeat_held(self, most: int = 0) -> None:
+        """Answer the earliest of the frames that are held, until no more than `most` are left."""
+        while len(self._held) > most:
+            _, _, header = heapq.heappop(self._held)
+            for response in self._log.of(header):
+                await self._write(response)
 
     def _response(self, outcome: Outcome) -> pb.RecognizeStreamResponse:
         if isinstance(outcome, IdentityUpdate):

@@ -51,7 +51,7 @@ def new_token(worker: int) -> str:
 
 def worker_of(token: str) -> int | None:
     """Return the number of the worker process that a token names; None if it is no token."""
-    number, separator, _ = token.partition(".")
+    number, separator, _ = token[:MAX_TOKEN_CHARACTERS].partition(".")
     return int(number) if separator and number.isascii() and number.isdigit() else None
 
 

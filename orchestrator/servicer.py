@@ -29,7 +29,7 @@ from orchestrator.errors import (
     status_code,
 )
 from orchestrator.flow import Outcome
-from orchestrator.handover import Handover
+from orchestrator.handover import Handover, client_of
 from orchestrator.logs import about_stream
 from orchestrator.overload.admission import Admission
 from orchestrator.overload.control import LoadControl
@@ -98,7 +98,7 @@ class PlayerRecognitionServicer(pb_grpc.PlayerRecognitionServiceServicer):
     ) -> None:
         """Serve one stream."""
         stream_id, principal = secrets.token_hex(8), current_principal()
-        call = Call(stream_id, "RecognizeStream", principal.tenant.name, context.peer())
+        call = Call(stream_id, "RecognizeStream", principal.tenant.name, client_of(context))
         serving = StreamCall(self._serving, call, request_iterator, context, principal)
         await _answer(call, context, serving.serve())
 

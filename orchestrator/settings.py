@@ -15,7 +15,7 @@ JwtAlgorithm = Literal[
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ServerSettings(_Group):
@@ -28,7 +28,7 @@ class ServerSettings(_Group):
     max_streams: int = Field(default=16, ge=1)
     """Streams and single images that a process serves at once; a further one gets
     RESOURCE_EXHAUSTED."""
-    max_frame_bytes: int = Field(default=32 << 20, ge=1 << 10)
+    max_frame_bytes: int = Field(default=32 << 20, ge=1 << 10, lt=1 << 29)
     """Largest `Frame.data`; a larger frame becomes a gap. gRPC ends calls with messages over four
     times that."""
     max_frame_pixels: int = Field(default=8192 * 4320, ge=256)
@@ -74,6 +74,12 @@ class JwtSettings(_Group):
     stream_grace_s: float = Field(default=4 * 3600.0, ge=0)
     """How long a running stream may outlive its token, in seconds: a match outlasts most tokens."""
 
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.jwks_file is None and (self.issuer or self.audience):
+            raise ValueError("jwks_file: expected with issuer and audience")
+        return self
+
 
 class SecuritySettings(_Group):
     """Who may connect and how the connection is protected. Secrets are files, never values.
@@ -86,7 +92,7 @@ class SecuritySettings(_Group):
     private_key_file: Path | None = None
     """PEM private key of `certificate_file`, without a passphrase."""
     client_ca_file: Path | None = None
-    """PEM certificates that sign those of clients; checked for every client that shows one."""
+    """PEM certificates that sign those of clients; with `require_client_certificate`."""
     require_client_certificate: bool = False
     """Whether clients without a certificate of `client_ca_file` are turned away (mutual TLS)."""
     api_keys_file: Path | None = None
@@ -317,7 +323,7 @@ class MetricsSettings(_Group):
 class TracingSettings(_Group):
     """OpenTelemetry traces of single frames."""
 
-    endpoint: str | None = None
+    endpoint: str | None = Field(default=None, pattern="^https?://")
     """URL that takes OTLP over HTTP, such as `http://collector:4318/v1/traces`; None is off."""
     sample_ratio: float = Field(default=0.01, ge=0, le=1)
     """Share of the frames that are traced."""

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,20 +18,29 @@ from orchestrator.errors import TouchlineError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return the exit code: 0 done, 1 failed, 2 wrong usage."""
+    """Run one command; return the exit code: 0 done, 1 failed, 2 wrong usage.
+
+    As from a shell, 130 is Ctrl-C, and 141 a reader of the output who left, such as `head`.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if arguments and arguments[0] in COMMANDS:
             run_offline(arguments)
         options = _parser().parse_args(arguments)
         run: Callable[[argparse.Namespace], int] = options.run
-        return run(options)
+        code = run(options)
+        sys.stdout.flush()  # not at the exit, where nobody could handle its error
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except grpc.aio.AioRpcError as error:
-        sys.stderr.write(f"touchline: the server said {error.code().name}: {error.details()}\n")
-    except TouchlineError as error:
-        sys.stderr.write(f"touchline: {error}\n")
+        sys.stderr.write(f"touchline: the call ended with {error.code().name}: {error.details()}\n")
+    except (TouchlineError, OSError) as error:
+        sys.stderr.write(f"touchline: {str(error) or type(error).__name__}\n")
+    else:
+        return code
     return 1
 
 
@@ -41,12 +51,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     recognize = commands.add_parser("recognize", help="recognise a video file")
-    recognize.add_argument("video", type=Path, metavar="VIDEO")
-    recognize.add_argument("--output", type=Path, required=True, metavar="DIR")
+    recognize.add_argument("video", type=Path, metavar="VIDEO", help="a file that FFmpeg reads")
+    recognize.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder for the four result files"
+    )
     recognize.add_argument("--live", action="store_true", help="send at the video's own pace")
     recognize.add_argument("--no-video", action="store_true", help="write no annotated.mp4")
-    recognize.add_argument("--kit-a", default="", metavar="TEXT", help='e.g. "red shirt"')
-    recognize.add_argument("--kit-b", default="", metavar="TEXT")
+    recognize.add_argument("--kit-a", default="", metavar="TEXT", help='such as "red shirt"')
+    recognize.add_argument("--kit-b", default="", metavar="TEXT", help="of the other side")
     _add_server(recognize)
     add_client_flags(recognize)
     recognize.set_defaults(run=_recognize)
@@ -59,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     image.set_defaults(run=_image)
 
     up = commands.add_parser("up", help="run the cluster on this machine until Ctrl-C")
-    up.add_argument("--port", type=int, default=50051)
+    up.add_argument("--port", type=_port, default=50051, help="default 50051; 0 takes a free one")
     _add_cluster(up)
     add_server_flags(up)
     up.set_defaults(run=_up)
@@ -69,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
     top = commands.add_parser("top", help="show what running orchestrators are doing")
     top.add_argument("urls", nargs="+", metavar="HOST:PORT", help="metrics port of each process")
-    top.add_argument("--interval", type=_seconds, default=2.0, metavar="SECONDS")
+    top.add_argument("--interval", type=_seconds, default=2.0, metavar="SECONDS", help="default 2")
     top.add_argument("--once", action="store_true", help="print one interval and end")
     top.set_defaults(run=_top)
 
@@ -103,6 +115,12 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL=PATH",
         help="weights of a model of the started cluster, or `random`; may be repeated",
     )
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected 0 to 65535, got {text!r}")
 
 
 def _seconds(text: str) -> float:

@@ -20,19 +20,24 @@ async def recognize_image(options: argparse.Namespace) -> int:
     """Recognise one picture and print what was found; return the exit code.
 
     Raises:
-        InvalidRequestError: The file cannot be read, or is neither JPEG nor PNG.
+        InvalidRequestError: The file cannot be read, or is neither JPEG nor PNG; or the output is
+            neither, or cannot be written.
     """
+    output: Path | None = options.output
+    if output is not None and not cv2.haveImageWriter(output.name):
+        raise InvalidRequestError("--output", f"expected a .png or .jpg file, got {output}")
     try:
         data = options.image.read_bytes()
     except OSError as error:
-        raise InvalidRequestError(str(options.image), f"expected a file: {error}") from error
+        problem = f"expected a file: {error.strerror}"
+        raise InvalidRequestError(str(options.image), problem) from error
     encoding = _encoding(data)
     if encoding is None:
         raise InvalidRequestError(str(options.image), "expected a JPEG or PNG file")
     request = pb.RecognizeFrameRequest(
         encoding=pb.FrameEncoding.Value(f"FRAME_ENCODING_{encoding.name}"),
         data=data,
-        result_options=pb.ResultOptions(include_masks=options.output is not None),
+        result_options=pb.ResultOptions(include_masks=output is not None),
     )
     async with server_target(options) as target, connect(target, options) as client:
         response = await client.recognize_frame(request)
@@ -40,9 +45,9 @@ async def recognize_image(options: argparse.Namespace) -> int:
     if untrained:
         console.print(f"[bold white on red] {UNTRAINED_BANNER} [/]")
     print(MessageToJson(response.recognition, preserving_proto_field_name=True))
-    if options.output is not None:
+    if output is not None:
         banner = UNTRAINED_BANNER if untrained else None
-        _draw(options.output, data, encoding, response.recognition, banner)
+        _draw(output, data, encoding, response.recognition, banner)
     return 0
 
 
@@ -53,13 +58,12 @@ def _draw(
     pixels = decode_compressed(data, encoding, max_pixels=found.width_px * found.height_px)
     painter = Painter(found.width_px, found.height_px, title=path.stem)
     drawn = painter.draw(pixels, found, banner=banner)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _, coded = cv2.imencode(path.suffix, cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
     try:
-        is_written = cv2.imwrite(str(path), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-    except cv2.error:  # an ending that OpenCV does not know
-        is_written = False
-    if not is_written:
-        raise InvalidRequestError("--output", f"expected a .png or .jpg file, got {path}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(coded.tobytes())
+    except OSError as error:
+        raise InvalidRequestError("--output", f"cannot write {path}: {error.strerror}") from error
 
 
 def _encoding(data: bytes) -> Encoding | None:

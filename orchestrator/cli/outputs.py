@@ -1,11 +1,39 @@
 """The files that `touchline recognize` writes, besides the video."""
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from google.protobuf.json_format import MessageToDict, MessageToJson
 from soccer.v1 import player_recognition_pb2 as pb
+
+from orchestrator.errors import InvalidRequestError
+
+
+@contextmanager
+def all_or_nothing(directory: Path) -> Iterator[Path]:
+    """Give a folder to write into, whose files come into `directory` at the end, all together.
+
+    If the block fails, they are gone, and what was in `directory` before stays as it was.
+
+    Raises:
+        InvalidRequestError: `directory` is no folder that can be written; raised before the block.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        draft = tempfile.TemporaryDirectory(
+            dir=directory, prefix=".draft-", ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        expected = f"expected a folder that can be written: {directory}: {error.strerror}"
+        raise InvalidRequestError("--output", expected) from error
+    with draft as name:
+        yield Path(name)
+        for path in Path(name).iterdir():
+            path.replace(directory / path.name)
 
 
 class ResultFiles:
@@ -16,7 +44,6 @@ class ResultFiles:
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._results = (directory / "results.jsonl").open("w")
         self._mot = (directory / "mot.txt").open("w")

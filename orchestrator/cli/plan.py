@@ -85,7 +85,9 @@ def _notes(plan: "Plan") -> list[str]:
 
 
 def _price(text: str) -> float:
-    price = float(text)
-    if not 0 <= price < 1e6:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, got {text}")
-    return price
+    try:
+        if 0 <= float(text) < 1e6:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected 0 or more, got {text!r}")

@@ -14,7 +14,7 @@ from soccer.v1 import player_recognition_pb2 as pb
 from orchestrator.cli.annotate import AnnotatedVideo
 from orchestrator.cli.connection import connect
 from orchestrator.cli.local import console, server_target
-from orchestrator.cli.outputs import ResultFiles
+from orchestrator.cli.outputs import ResultFiles, all_or_nothing
 from orchestrator.cli.video import VideoFile, access_units, frames, probe
 from orchestrator.client import RecognitionClient
 from orchestrator.errors import TouchlineError
@@ -27,21 +27,23 @@ UNTRAINED_BANNER = "RANDOM WEIGHTS: NOT A RESULT"
 async def recognize_file(options: argparse.Namespace) -> int:
     """Recognise one file and write what was found; return the exit code."""
     video = probe(options.video)
-    async with server_target(options) as target, connect(target, options) as client:
-        summary = await _recognize(client, video, options)
-    return _report(summary, options.output)
+    with all_or_nothing(options.output) as draft:
+        async with server_target(options) as target, connect(target, options) as client:
+            summary = await _recognize(client, video, options, draft)
+        names = sorted(path.name for path in draft.iterdir())
+    return _report(summary, f"in {options.output}/: {' '.join(names)}")
 
 
 async def _recognize(
-    client: RecognitionClient, video: VideoFile, options: argparse.Namespace
+    client: RecognitionClient, video: VideoFile, options: argparse.Namespace, directory: Path
 ) -> dict[str, Any]:
     config = stream_config(video, is_live=options.live)
     config.team_a.kit_description, config.team_b.kit_description = options.kit_a, options.kit_b
     begun = time.monotonic()
     untrained: list[str] = []
     summary = pb.StreamSummary()
-    with ResultFiles(options.output) as files, _progress(video) as progress:
-        drawing = None if options.no_video else _Drawing(options.output, video)
+    with ResultFiles(directory) as files, _progress(video) as progress:
+        drawing = None if options.no_video else _Drawing(directory, video)
         with drawing or contextlib.nullcontext():
             async for response in client.recognize_stream(config, _paced(video, options.live)):
                 files.write(response)
@@ -67,7 +69,7 @@ async def _recognize(
 def stream_config(video: VideoFile, *, is_live: bool) -> pb.StreamConfig:
     """Describe a video file as a stream that wants masks and timings."""
     return pb.StreamConfig(
-        stream_name=video.path.name[:128],
+        stream_name=video.path.name.encode(errors="replace").decode()[:128],
         encoding=pb.FrameEncoding.Value(f"FRAME_ENCODING_{video.encoding.name}"),
         width_px=video.width,
         height_px=video.height,
@@ -144,7 +146,7 @@ class _Drawing:
 @contextlib.contextmanager
 def _progress(video: VideoFile) -> Iterator[Progress]:
     columns = (
-        TextColumn("recognising {task.description}"),
+        TextColumn("recognising {task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -161,7 +163,7 @@ def _warn(untrained: list[str]) -> None:
         )
 
 
-def _report(summary: dict[str, Any], directory: Path) -> int:
+def _report(summary: dict[str, Any], where: str) -> int:
     gaps = {gap["reason"]: int(gap["frame_count"]) for gap in summary["gaps"]}
     received = int(summary["received_frame_count"])
     recognized = int(summary["recognized_frame_count"])
@@ -175,6 +177,5 @@ def _report(summary: dict[str, Any], directory: Path) -> int:
         f"{recognized} of {received} frames at {summary['frames_per_second']} frames/s{lost}; "
         f"{len(summary['tracks'])} tracks, {numbered} with a number"
     )
-    names = " ".join(sorted(path.name for path in directory.iterdir() if path.is_file()))
-    console.print(f"in {directory}/: {names}")
+    console.print(where, markup=False)
     return 0 if recognized else 1

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from orchestrator.errors import MetricsError
 
@@ -96,22 +97,26 @@ async def read(urls: Iterable[str]) -> Reading:
     Raises:
         MetricsError: One of them did not answer with metrics.
     """
+    addresses = [address(url) for url in urls]
     async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-        texts = await asyncio.gather(*(_text_of(session, address(url)) for url in urls))
-    return merged(texts)
+        texts = await asyncio.gather(*(_text_of(session, url) for url in addresses))
+    return merged(dict(zip(addresses, texts, strict=True)))
 
 
-def merged(texts: Iterable[str]) -> Reading:
-    """Add up the expositions of several processes."""
+def merged(texts: Mapping[str, str]) -> Reading:
+    """Add up the expositions of several processes, by their URLs.
+
+    Raises:
+        MetricsError: One of them is something else.
+    """
     values: defaultdict[Series, float] = defaultdict(float)
-    for text in texts:
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                series = (sample.name, frozenset(sample.labels.items()))
-                if sample.name in _SEEN_BY_ALL:
-                    values[series] = max(values[series], sample.value)
-                else:
-                    values[series] += sample.value
+    for url, text in texts.items():
+        for sample in _samples(url, text):
+            series = (sample.name, frozenset(sample.labels.items()))
+            if sample.name in _SEEN_BY_ALL:
+                values[series] = max(values[series], sample.value)
+            else:
+                values[series] += sample.value
     return Reading(time.monotonic(), values)
 
 
@@ -120,10 +125,20 @@ def address(url: str) -> str:
     return url if "://" in url else f"http://{url}/metrics"
 
 
+def _samples(url: str, text: str) -> list[Sample]:
+    try:
+        families = text_string_to_metric_families(text)
+        return [sample for family in families for sample in family.samples]
+    except ValueError as error:
+        raise MetricsError(f"{url}: expected Prometheus metrics") from error
+
+
 async def _text_of(session: aiohttp.ClientSession, url: str) -> str:
     try:
         async with session.get(url) as response:
             response.raise_for_status()
             return await response.text(errors="replace")
+    except aiohttp.InvalidURL as error:
+        raise MetricsError(f"{url}: expected HOST:PORT or a URL") from error
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise MetricsError(f"{url}: {str(error) or 'no answer in time'}") from error

@@ -15,11 +15,14 @@ from orchestrator.errors import SettingError, TouchlineError
 from orchestrator.security.rates import TokenBucket
 from orchestrator.telemetry import StreamStats
 
+_SETTING = "security.audit_file"
 _REFUSALS_PER_S = 20.0
 """Refusals written in the mean; a flood of them must not fill the disk. Five times that at once."""
 _LONGEST_TEXT = 256
 
 _Value = str | int | bool | None | Mapping[str, int]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,10 @@ class AuditLog:
         record: dict[str, _Value] = {"time": datetime.now(UTC).isoformat(), "event": event}
         for name, value in facts.items():
             record[name] = value[:_LONGEST_TEXT] if isinstance(value, str) else value
-        self._log.info("%s", json.dumps(record))
+        try:
+            self._log.info("%s", json.dumps(record))
+        except OSError as error:  # of a rotated file; what calls do must not hang on the disk
+            log.warning("%s: cannot write: %s", _SETTING, error.strerror)
 
 
 def _named(call: Call) -> dict[str, str]:
@@ -132,6 +138,4 @@ def _handler(path: Path | None) -> logging.Handler:
     try:
         return logging.handlers.WatchedFileHandler(path, encoding="utf-8")
     except OSError as error:
-        raise SettingError(
-            "security.audit_file", f"cannot write {path}: {error.strerror}"
-        ) from error
+        raise SettingError(_SETTING, f"cannot write {path}: {error.strerror}") from error

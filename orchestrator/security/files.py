@@ -82,9 +82,9 @@ def read(setting: str, path: Path) -> bytes:
 
 
 def _signature(path: Path) -> tuple[int, int, int] | None:
-    """What changes with a file, also where a mounted secret is swapped by a symbolic link."""
+    """What changes with a file: by a swapped symbolic link, and by new rights, too."""
     try:
         status = path.stat()
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_ino, status.st_size
+    return status.st_ctime_ns, status.st_ino, status.st_size

@@ -130,15 +130,25 @@ def _stored(contents: bytes) -> list[StoredKey]:
 
 def _write(path: Path, keys: list[StoredKey]) -> None:
     """Replace the file at once: nobody reads half of it, and whoever could read it still can."""
+    path = path.resolve()
     try:
-        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, mode)
-            file.write(_FILE.dump_json(keys, indent=2) + b"\n")
-        Path(name).replace(path)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+            draft = Path(folder) / path.name
+            draft.write_bytes(_FILE.dump_json(keys, indent=2) + b"\n")
+            _give_rights(draft, path)
+            draft.replace(path)
     except OSError as error:
         raise SettingError(SETTING, f"cannot write {path}: {error.strerror}") from error
+
+
+def _give_rights(draft: Path, path: Path) -> None:
+    """Give a file the owner and the mode of the one that it replaces; if there is none, just us."""
+    if not path.exists():
+        draft.chmod(0o600)
+        return
+    status = path.stat()
+    os.chown(draft, status.st_uid, status.st_gid)
+    draft.chmod(stat.S_IMODE(status.st_mode))
 
 
 def _digest(key: str) -> str:

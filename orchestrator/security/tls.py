@@ -21,6 +21,7 @@ from orchestrator.settings import SecuritySettings
 _CERTIFICATE = "security.certificate_file"
 _KEY = "security.private_key_file"
 _CLIENT_CA = "security.client_ca_file"
+_REQUIRE = "security.require_client_certificate"
 
 
 def server_credentials(settings: SecuritySettings) -> grpc.ServerCredentials | None:
@@ -35,7 +36,10 @@ def server_credentials(settings: SecuritySettings) -> grpc.ServerCredentials | N
         _expect_no_client_tls(settings)
         return None
     if settings.require_client_certificate and settings.client_ca_file is None:
-        raise SettingError(_CLIENT_CA, "expected with require_client_certificate")
+        raise SettingError(_CLIENT_CA, f"expected with {_REQUIRE}")
+    if settings.client_ca_file is not None and not settings.require_client_certificate:
+        # gRPC asks clients for a certificate only where it requires one.
+        raise SettingError(_REQUIRE, f"expected with {_CLIENT_CA}, which nothing else uses")
     files = WatchedFiles(_paths(settings), _configuration, reload_s=settings.reload_s)
     return grpc.dynamic_ssl_server_credentials(
         files.current(), files.current, settings.require_client_certificate

@@ -1,6 +1,7 @@
 """JSON Web Tokens of an OpenID Connect provider, checked with its published keys."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ _JWKS = "security.jwt.jwks_file"
 _LEAST_RSA_BITS = 2048
 
 _Keys = dict[str | None, jwt.PyJWK]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +69,14 @@ class TokenVerifier:
                 leeway=settings.leeway_s,
                 options={"require": ["exp", "iss", "aud"]},
             )
+            expires = float(claims["exp"])
         except (jwt.PyJWTError, TypeError, ValueError, OverflowError) as error:
             # Not PyJWT's own: claims that the issuer signed, but of types that nobody foresaw.
             raise UnauthenticatedError(f"token: {type(error).__name__}") from error
         tenant = claims.get(settings.tenant_claim)
         if not isinstance(tenant, str):
             raise UnauthenticatedError(f"token: no claim {settings.tenant_claim}")
-        return Claims(tenant, float(claims["exp"]))
+        return Claims(tenant, expires)
 
     def _key(self, token: str) -> jwt.PyJWK:
         """Return the key that a token names; one without a name fits where there is one key."""
@@ -87,21 +91,30 @@ class TokenVerifier:
 
 def _parse(contents: Mapping[str, bytes]) -> _Keys:
     try:
-        document = json.loads(contents[_JWKS])
-        entries = [entry for entry in document["keys"] if entry.get("use", "sig") == "sig"]
-        keys = {entry.get("kid"): jwt.PyJWK.from_dict(entry) for entry in entries}
-    except (ValueError, TypeError, KeyError, AttributeError, jwt.PyJWTError):
+        entries = json.loads(contents[_JWKS])["keys"]
+        signing = [entry for entry in entries if entry.get("use", "sig") == "sig"]
+    except (ValueError, TypeError, KeyError, AttributeError):
         # Without the cause: its text may quote a key.
         raise SettingError(_JWKS, "expected a JSON Web Key Set") from None
-    if not keys or len(keys) < len(entries):
+    usable = [key for entry in signing if (key := _usable(entry)) is not None]
+    keys = {key.key_id: key for key in usable}
+    if not keys or len(keys) < len(usable):
         raise SettingError(_JWKS, "expected one key or more, each with a `kid` of its own")
-    for entry, key in zip(entries, keys.values(), strict=True):
-        _check_public(entry, key)
     return keys
 
 
-def _check_public(entry: Mapping[str, object], key: jwt.PyJWK) -> None:
+def _usable(entry: Mapping[str, object]) -> jwt.PyJWK | None:
+    """Return a key; None if it is of a kind unknown here: a provider may try new ones."""
     if entry.get("kty") == "oct" or "d" in entry:
         raise SettingError(_JWKS, "expected public keys only; this file holds a secret")
+    has_name = isinstance(entry.get("kid"), str | None)
+    try:
+        key = jwt.PyJWK.from_dict(dict(entry)) if has_name else None
+    except (ValueError, TypeError, NotImplementedError, jwt.PyJWTError):
+        key = None
+    if key is None:
+        log.warning("%s: passed over a key that cannot be used: %r", _JWKS, entry.get("kid"))
+        return None
     if isinstance(key.key, RSAPublicKey) and key.key.key_size < _LEAST_RSA_BITS:
         raise SettingError(_JWKS, f"expected RSA keys of {_LEAST_RSA_BITS} bits or more")
+    return key

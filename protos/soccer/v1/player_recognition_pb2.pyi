@@ -234,7 +234,7 @@ class _GapReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GapReason.V
     GAP_REASON_INTERNAL: _GapReason.ValueType  # 6
     """A fault of the server."""
     GAP_REASON_QUOTA_EXCEEDED: _GapReason.ValueType  # 7
-    """More frames or bytes a second than the caller may send."""
+    """More frames or bytes a second than the caller may send; DELIVERY_MODE_LIVE only, others wait."""
 
 class GapReason(_GapReason, metaclass=_GapReasonEnumTypeWrapper):
     """Why frames have no result."""
@@ -254,7 +254,7 @@ GAP_REASON_OVERLOADED: GapReason.ValueType  # 5
 GAP_REASON_INTERNAL: GapReason.ValueType  # 6
 """A fault of the server."""
 GAP_REASON_QUOTA_EXCEEDED: GapReason.ValueType  # 7
-"""More frames or bytes a second than the caller may send."""
+"""More frames or bytes a second than the caller may send; DELIVERY_MODE_LIVE only, others wait."""
 Global___GapReason: _TypeAlias = GapReason  # noqa: Y015
 
 @_typing.final
@@ -441,7 +441,7 @@ class StreamConfig(_message.Message):
     TEAM_B_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     stream_name: _builtins.str
-    """The client's name for the stream, shown in logs and metrics; at most 128 characters."""
+    """The client's name for the stream, shown in the server's logs; at most 128 characters."""
     encoding: Global___FrameEncoding.ValueType
     """How every frame's `data` is coded."""
     width_px: _builtins.int
@@ -713,7 +713,8 @@ class StreamStarted(_message.Message):
     """Largest `Frame.data` in bytes."""
     resume_token: _builtins.str
     """Goes into `StreamConfig.resume_token` of a new call if this one breaks off. Valid for a while
-    after that, however often; a secret of the client. Empty if the server keeps no streams.
+    after that (60 s unless set otherwise), however often; a secret of the client. Empty if the
+    server keeps no streams.
     """
     is_resumed: _builtins.bool
     """Whether the stream goes on where that of the config's token broke off."""

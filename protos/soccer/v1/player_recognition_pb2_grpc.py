@@ -27,6 +27,23 @@ if _version_not_supported:
 
 class PlayerRecognitionServiceStub:
     """Recognises players, officials and the ball in soccer video.
+
+    Where a server asks for credentials, each call carries them as metadata: an API key or a JSON Web
+    Token in `authorization: Bearer CREDENTIAL`, or an API key in `x-api-key`.
+
+    How calls end, other than well; the details say more, and name the field if one is wrong:
+
+    - INVALID_ARGUMENT: the request can never be served.
+    - UNAUTHENTICATED: the credentials are missing, wrong or expired, or were withdrawn meanwhile.
+    - PERMISSION_DENIED: the credentials are right, but not for this server.
+    - RESOURCE_EXHAUSTED: there is no room, or a quota is used up. Also where a message has more than
+    four times the bytes that a frame may have.
+    - UNAVAILABLE: the server stops or cannot be reached, or a model is gone.
+    - ABORTED: a newer call goes on with the stream.
+    - INTERNAL: a fault of the server.
+
+    UNAVAILABLE and, where a call was not let in, RESOURCE_EXHAUSTED are worth another try, after a
+    pause that grows. A connection may be probed by a ping every 5 s, and not more often.
     """
 
     def __init__(self, channel):
@@ -49,22 +66,40 @@ class PlayerRecognitionServiceStub:
 
 class PlayerRecognitionServiceServicer:
     """Recognises players, officials and the ball in soccer video.
+
+    Where a server asks for credentials, each call carries them as metadata: an API key or a JSON Web
+    Token in `authorization: Bearer CREDENTIAL`, or an API key in `x-api-key`.
+
+    How calls end, other than well; the details say more, and name the field if one is wrong:
+
+    - INVALID_ARGUMENT: the request can never be served.
+    - UNAUTHENTICATED: the credentials are missing, wrong or expired, or were withdrawn meanwhile.
+    - PERMISSION_DENIED: the credentials are right, but not for this server.
+    - RESOURCE_EXHAUSTED: there is no room, or a quota is used up. Also where a message has more than
+    four times the bytes that a frame may have.
+    - UNAVAILABLE: the server stops or cannot be reached, or a model is gone.
+    - ABORTED: a newer call goes on with the stream.
+    - INTERNAL: a fault of the server.
+
+    UNAVAILABLE and, where a call was not let in, RESOURCE_EXHAUSTED are worth another try, after a
+    pause that grows. A connection may be probed by a ping every 5 s, and not more often.
     """
 
     def RecognizeStream(self, request_iterator, context):
         """Recognises a video stream, frame by frame.
 
-        The first request must hold the config, every later one a frame; closing the request side ends
-        the stream. The server answers with `started`, then with exactly one `recognition` or `gap` for
-        every frame it received, in presentation order, and finally with `summary`.
+        The first request must hold the config and come within 30 s, every later one a frame; closing
+        the request side ends the stream. The server answers with `started`, then with exactly one
+        `recognition` or `gap` for every frame it received, in presentation order, and finally with
+        `summary`.
 
         Ends with INVALID_ARGUMENT, naming the field, if the config is missing, repeated or wrong, and
         with RESOURCE_EXHAUSTED if no further stream fits; nothing was started then. A bad frame never
         ends a stream.
 
         A stream whose call broke off goes on in a new call with `StreamConfig.resume_token`. Ends with
-        UNAVAILABLE if the server stops or the client leaves answers unread for too long: connect again.
-        Ends with ABORTED if a newer call has shown the token of this one.
+        UNAVAILABLE if the server stops or the client leaves an answer unread for too long (60 s unless
+        set otherwise): connect again. Ends with ABORTED if a newer call has shown the token of this one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,8 +109,8 @@ class PlayerRecognitionServiceServicer:
         """Recognises a single image. No tracking: track ids only number the players of this answer, and
         the sides are named as they come.
 
-        Ends with INVALID_ARGUMENT if the image cannot be decoded and with UNAVAILABLE if the detector
-        is gone.
+        Ends with INVALID_ARGUMENT if the image cannot be decoded, with RESOURCE_EXHAUSTED if there is
+        no room for it, and with UNAVAILABLE if the detector is gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,6 +139,23 @@ def add_PlayerRecognitionServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class PlayerRecognitionService:
     """Recognises players, officials and the ball in soccer video.
+
+    Where a server asks for credentials, each call carries them as metadata: an API key or a JSON Web
+    Token in `authorization: Bearer CREDENTIAL`, or an API key in `x-api-key`.
+
+    How calls end, other than well; the details say more, and name the field if one is wrong:
+
+    - INVALID_ARGUMENT: the request can never be served.
+    - UNAUTHENTICATED: the credentials are missing, wrong or expired, or were withdrawn meanwhile.
+    - PERMISSION_DENIED: the credentials are right, but not for this server.
+    - RESOURCE_EXHAUSTED: there is no room, or a quota is used up. Also where a message has more than
+    four times the bytes that a frame may have.
+    - UNAVAILABLE: the server stops or cannot be reached, or a model is gone.
+    - ABORTED: a newer call goes on with the stream.
+    - INTERNAL: a fault of the server.
+
+    UNAVAILABLE and, where a call was not let in, RESOURCE_EXHAUSTED are worth another try, after a
+    pause that grows. A connection may be probed by a ping every 5 s, and not more often.
     """
 
     @staticmethod

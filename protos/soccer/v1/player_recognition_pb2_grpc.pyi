@@ -27,7 +27,25 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PlayerRecognitionServiceStub:
-    """Recognises players, officials and the ball in soccer video."""
+    """Recognises players, officials and the ball in soccer video.
+
+    Where a server asks for credentials, each call carries them as metadata: an API key or a JSON Web
+    Token in `authorization: Bearer CREDENTIAL`, or an API key in `x-api-key`.
+
+    How calls end, other than well; the details say more, and name the field if one is wrong:
+
+    - INVALID_ARGUMENT: the request can never be served.
+    - UNAUTHENTICATED: the credentials are missing, wrong or expired, or were withdrawn meanwhile.
+    - PERMISSION_DENIED: the credentials are right, but not for this server.
+    - RESOURCE_EXHAUSTED: there is no room, or a quota is used up. Also where a message has more than
+      four times the bytes that a frame may have.
+    - UNAVAILABLE: the server stops or cannot be reached, or a model is gone.
+    - ABORTED: a newer call goes on with the stream.
+    - INTERNAL: a fault of the server.
+
+    UNAVAILABLE and, where a call was not let in, RESOURCE_EXHAUSTED are worth another try, after a
+    pause that grows. A connection may be probed by a ping every 5 s, and not more often.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -36,56 +54,94 @@ class PlayerRecognitionServiceStub:
     RecognizeStream: _grpc.StreamStreamMultiCallable[_player_recognition_pb2.RecognizeStreamRequest, _player_recognition_pb2.RecognizeStreamResponse]
     """Recognises a video stream, frame by frame.
 
-    The first request must hold the config, every later one a frame; closing the request side ends
-    the stream. The server answers with `started`, then with exactly one `recognition` or `gap` for
-    every frame it received, in presentation order, and finally with `summary`.
+    The first request must hold the config and come within 30 s, every later one a frame; closing
+    the request side ends the stream. The server answers with `started`, then with exactly one
+    `recognition` or `gap` for every frame it received, in presentation order, and finally with
+    `summary`.
 
     Ends with INVALID_ARGUMENT, naming the field, if the config is missing, repeated or wrong, and
     with RESOURCE_EXHAUSTED if no further stream fits; nothing was started then. A bad frame never
     ends a stream.
 
     A stream whose call broke off goes on in a new call with `StreamConfig.resume_token`. Ends with
-    UNAVAILABLE if the server stops or the client leaves answers unread for too long: connect again.
-    Ends with ABORTED if a newer call has shown the token of this one.
+    UNAVAILABLE if the server stops or the client leaves an answer unread for too long (60 s unless
+    set otherwise): connect again. Ends with ABORTED if a newer call has shown the token of this one.
     """
     RecognizeFrame: _grpc.UnaryUnaryMultiCallable[_player_recognition_pb2.RecognizeFrameRequest, _player_recognition_pb2.RecognizeFrameResponse]
     """Recognises a single image. No tracking: track ids only number the players of this answer, and
     the sides are named as they come.
 
-    Ends with INVALID_ARGUMENT if the image cannot be decoded and with UNAVAILABLE if the detector
-    is gone.
+    Ends with INVALID_ARGUMENT if the image cannot be decoded, with RESOURCE_EXHAUSTED if there is
+    no room for it, and with UNAVAILABLE if the detector is gone.
     """
 
 @_typing.type_check_only
 class PlayerRecognitionServiceAsyncStub(PlayerRecognitionServiceStub):
-    """Recognises players, officials and the ball in soccer video."""
+    """Recognises players, officials and the ball in soccer video.
+
+    Where a server asks for credentials, each call carries them as metadata: an API key or a JSON Web
+    Token in `authorization: Bearer CREDENTIAL`, or an API key in `x-api-key`.
+
+    How calls end, other than well; the details say more, and name the field if one is wrong:
+
+    - INVALID_ARGUMENT: the request can never be served.
+    - UNAUTHENTICATED: the credentials are missing, wrong or expired, or were withdrawn meanwhile.
+    - PERMISSION_DENIED: the credentials are right, but not for this server.
+    - RESOURCE_EXHAUSTED: there is no room, or a quota is used up. Also where a message has more than
+      four times the bytes that a frame may have.
+    - UNAVAILABLE: the server stops or cannot be reached, or a model is gone.
+    - ABORTED: a newer call goes on with the stream.
+    - INTERNAL: a fault of the server.
+
+    UNAVAILABLE and, where a call was not let in, RESOURCE_EXHAUSTED are worth another try, after a
+    pause that grows. A connection may be probed by a ping every 5 s, and not more often.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RecognizeStream: _aio.StreamStreamMultiCallable[_player_recognition_pb2.RecognizeStreamRequest, _player_recognition_pb2.RecognizeStreamResponse]  # type: ignore[assignment]
     """Recognises a video stream, frame by frame.
 
-    The first request must hold the config, every later one a frame; closing the request side ends
-    the stream. The server answers with `started`, then with exactly one `recognition` or `gap` for
-    every frame it received, in presentation order, and finally with `summary`.
+    The first request must hold the config and come within 30 s, every later one a frame; closing
+    the request side ends the stream. The server answers with `started`, then with exactly one
+    `recognition` or `gap` for every frame it received, in presentation order, and finally with
+    `summary`.
 
     Ends with INVALID_ARGUMENT, naming the field, if the config is missing, repeated or wrong, and
     with RESOURCE_EXHAUSTED if no further stream fits; nothing was started then. A bad frame never
     ends a stream.
 
     A stream whose call broke off goes on in a new call with `StreamConfig.resume_token`. Ends with
-    UNAVAILABLE if the server stops or the client leaves answers unread for too long: connect again.
-    Ends with ABORTED if a newer call has shown the token of this one.
+    UNAVAILABLE if the server stops or the client leaves an answer unread for too long (60 s unless
+    set otherwise): connect again. Ends with ABORTED if a newer call has shown the token of this one.
     """
     RecognizeFrame: _aio.UnaryUnaryMultiCallable[_player_recognition_pb2.RecognizeFrameRequest, _player_recognition_pb2.RecognizeFrameResponse]  # type: ignore[assignment]
     """Recognises a single image. No tracking: track ids only number the players of this answer, and
     the sides are named as they come.
 
-    Ends with INVALID_ARGUMENT if the image cannot be decoded and with UNAVAILABLE if the detector
-    is gone.
+    Ends with INVALID_ARGUMENT if the image cannot be decoded, with RESOURCE_EXHAUSTED if there is
+    no room for it, and with UNAVAILABLE if the detector is gone.
     """
 
 class PlayerRecognitionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Recognises players, officials and the ball in soccer video."""
+    """Recognises players, officials and the ball in soccer video.
+
+    Where a server asks for credentials, each call carries them as metadata: an API key or a JSON Web
+    Token in `authorization: Bearer CREDENTIAL`, or an API key in `x-api-key`.
+
+    How calls end, other than well; the details say more, and name the field if one is wrong:
+
+    - INVALID_ARGUMENT: the request can never be served.
+    - UNAUTHENTICATED: the credentials are missing, wrong or expired, or were withdrawn meanwhile.
+    - PERMISSION_DENIED: the credentials are right, but not for this server.
+    - RESOURCE_EXHAUSTED: there is no room, or a quota is used up. Also where a message has more than
+      four times the bytes that a frame may have.
+    - UNAVAILABLE: the server stops or cannot be reached, or a model is gone.
+    - ABORTED: a newer call goes on with the stream.
+    - INTERNAL: a fault of the server.
+
+    UNAVAILABLE and, where a call was not let in, RESOURCE_EXHAUSTED are worth another try, after a
+    pause that grows. A connection may be probed by a ping every 5 s, and not more often.
+    """
 
     @_abc_1.abstractmethod
     def RecognizeStream(
@@ -95,17 +151,18 @@ class PlayerRecognitionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_player_recognition_pb2.RecognizeStreamResponse], _abc.AsyncIterator[_player_recognition_pb2.RecognizeStreamResponse]]:
         """Recognises a video stream, frame by frame.
 
-        The first request must hold the config, every later one a frame; closing the request side ends
-        the stream. The server answers with `started`, then with exactly one `recognition` or `gap` for
-        every frame it received, in presentation order, and finally with `summary`.
+        The first request must hold the config and come within 30 s, every later one a frame; closing
+        the request side ends the stream. The server answers with `started`, then with exactly one
+        `recognition` or `gap` for every frame it received, in presentation order, and finally with
+        `summary`.
 
         Ends with INVALID_ARGUMENT, naming the field, if the config is missing, repeated or wrong, and
         with RESOURCE_EXHAUSTED if no further stream fits; nothing was started then. A bad frame never
         ends a stream.
 
         A stream whose call broke off goes on in a new call with `StreamConfig.resume_token`. Ends with
-        UNAVAILABLE if the server stops or the client leaves answers unread for too long: connect again.
-        Ends with ABORTED if a newer call has shown the token of this one.
+        UNAVAILABLE if the server stops or the client leaves an answer unread for too long (60 s unless
+        set otherwise): connect again. Ends with ABORTED if a newer call has shown the token of this one.
         """
 
     @_abc_1.abstractmethod
@@ -117,8 +174,8 @@ class PlayerRecognitionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Recognises a single image. No tracking: track ids only number the players of this answer, and
         the sides are named as they come.
 
-        Ends with INVALID_ARGUMENT if the image cannot be decoded and with UNAVAILABLE if the detector
-        is gone.
+        Ends with INVALID_ARGUMENT if the image cannot be decoded, with RESOURCE_EXHAUSTED if there is
+        no room for it, and with UNAVAILABLE if the detector is gone.
         """
 
 def add_PlayerRecognitionServiceServicer_to_server(servicer: PlayerRecognitionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
