@@ -1,11 +1,29 @@
 """Files that appear complete or not at all."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write to, which becomes `path` when the block ends well.
+
+    When it does not, `path` stays as it was and nothing is left of what was written.
+
+    Args:
+        path: The file to appear or to be replaced; its folder is made if missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)  # of a block that failed; or a hard link to `path`
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it appears complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    with whole(path) as partial:
+        partial.write_bytes(content)

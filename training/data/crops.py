@@ -19,6 +19,7 @@ from orchestrator.contracts import KIT_COLOURS
 from training.data.footage import Clip, Person, Sighting, read_clip
 from training.data.kits import Kit, Pattern
 from training.errors import InputError
+from training.whole_file import whole
 
 HELD_OUT = ("dev_05", "dev_13", "dev_14", "dev_18", "dev_22", "demo_01")
 
@@ -97,9 +98,10 @@ class CropSet:
 
     def save(self, directory: Path) -> None:
         """Write one `.npy` file per field."""
-        directory.mkdir(parents=True, exist_ok=True)
         for field in dataclasses.fields(self):
-            np.save(directory / f"{field.name}.npy", getattr(self, field.name))
+            path = directory / f"{field.name}.npy"
+            with whole(path) as partial, partial.open("wb") as file:
+                np.save(file, getattr(self, field.name))
 
     @classmethod
     def load(cls, directory: Path) -> "CropSet":

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 from torch.nn import functional
 
-from training.data import augment
 from training.data.crops import NUMBER, ROLE, ROLES, CropSet, crop_set
 from training.embedder.texts import phrase
 from training.embedder.towers import Towers, load, normalise
+from training.run.crops import exact_batches
 
-_BATCH = 128
 _MIN_CROPS = 3  # of a track that counts
 
 Embeddings = NDArray[np.float32]
@@ -40,12 +39,11 @@ def evaluate(weights: Path, footage: Path, clips: Sequence[str]) -> dict[str, An
 
 def embed_crops(towers: Towers, crops: CropSet) -> Embeddings:
     """Return L2-normalised embeddings of all crops, cut exactly, float32 `(n, width)`."""
-    size, chunks = (towers.image_size, towers.image_size), []
-    for start in range(0, len(crops), _BATCH):
-        patches = crops.pixels[start : start + _BATCH]
-        pixels = torch.from_numpy(np.stack([augment.cut(patch, size) for patch in patches]))
+    chunks = []
+    for batch in exact_batches(crops, (towers.image_size, towers.image_size)):
+        pixels = torch.from_numpy(batch).to(towers.device)
         with torch.inference_mode():
-            chunks.append(towers.vision(normalise(pixels.to(towers.device))).pooler_output)
+            chunks.append(towers.vision(normalise(pixels)).pooler_output)
     return np.asarray(functional.normalize(torch.cat(chunks).float(), dim=1).cpu().numpy())
 
 

@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 from pydantic import Field
@@ -17,14 +16,15 @@ from torch.nn import functional
 from transformers import SiglipModel
 from typing_extensions import override
 
-from training.data.crops import CropSet, crop_set
+from training.data.crops import CropSet
 from training.embedder.batches import Batches, Groups
 from training.embedder.evaluate import scores
 from training.embedder.towers import Sizes, Towers, normalise, save, start
 from training.run.config import Stage
-from training.run.folder import data_folder, open_run
+from training.run.crops import run_crops
 from training.run.hardware import Hardware
-from training.run.loop import Batch, Loop
+from training.run.loop import Batch, Loop, begin
+from training.whole_file import write_whole
 
 
 class Config(Groups):
@@ -141,21 +141,14 @@ def train(config: Config, footage: Path, work: Path) -> Path:
     Raises:
         InputError: Config, `init` or footage do not fit, or `work` holds another run.
     """
-    run = open_run(config, work)
-    cv2.setNumThreads(1)  # its thread pool does not survive the fork of a drawing process
-    torch.manual_seed(config.seed)
+    run, clips = begin(config, work), config.clips
     model, tokenizer = start(config.init, config.network)
-    training = _crops(config.clips.train, footage, work)
-    held_out = _crops(config.clips.held_out, footage, work)
-    assert training is not None, "Split.train is not empty"
+    training = run_crops(footage, clips.train, work)
+    held_out = run_crops(footage, clips.held_out, work) if clips.held_out else None
     network = ContrastiveNet(model, config.freeze)
     task = EmbedderTask(config, network, tokenizer, training, held_out)
     trained: Any = Loop(task, config.stages, config, run).run().cpu()
     towers = Towers.of(trained.model, tokenizer)
-    report = {} if held_out is None else scores(towers, held_out, config.clips.held_out)
-    (work / "embedder.json").write_text(json.dumps(report, indent=1))
+    report = {} if held_out is None else scores(towers, held_out, clips.held_out)
+    write_whole(work / "embedder.json", json.dumps(report, indent=1).encode())
     return save(towers, work / "embedder")
-
-
-def _crops(clips: tuple[str, ...], footage: Path, work: Path) -> CropSet | None:
-    return crop_set(footage, clips, data_folder(work, "crops", footage, clips)) if clips else None

@@ -8,6 +8,7 @@ import torch
 
 from training.errors import InputError
 from training.jersey.net import JerseyNet
+from training.whole_file import whole
 
 
 def start(backbone: str, init: Path | None) -> JerseyNet:
@@ -42,9 +43,9 @@ def save(net: JerseyNet, path: Path) -> Path:
     Returns:
         `path`.
     """
-    partial = path.with_suffix(".partial")
-    torch.save({"backbone": net.backbone_name, "weights": net.state_dict()}, partial)
-    return partial.replace(path)
+    with whole(path) as partial:
+        torch.save({"backbone": net.backbone_name, "weights": net.state_dict()}, partial)
+    return path
 
 
 def load(path: Path) -> JerseyNet:

@@ -11,18 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.data import augment
 from training.data.crops import NUMBER, ROLE, ROLES, SHIRT, CropSet, Pixels, crop_set
 from training.errors import InputError
 from training.jersey.checkpoints import load
 from training.jersey.net import CROP_SIZE, HEADS, JerseyNet
 from training.onnx_file import open_onnx
+from training.run.crops import exact_batches
 
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 
 _TEMPERATURES = np.geomspace(0.4, 4.0, 60)
 _OFFSETS = np.linspace(-6, 6, 241)
-_BATCH = 128
 
 Reader = Callable[[Pixels], Sequence[Tensor]]
 """Crops uint8 `(n, height, width, 3)` to the logits of `HEADS` on the CPU."""
@@ -74,10 +73,7 @@ def onnx_reader(path: Path) -> Reader:
 
 def predict(reader: Reader, crops: CropSet) -> dict[str, Tensor]:
     """Return the logits of every crop, cut exactly and not augmented, by head."""
-    chunks = []
-    for start in range(0, len(crops), _BATCH):
-        patches = crops.pixels[start : start + _BATCH]
-        chunks.append(reader(np.stack([augment.cut(patch, CROP_SIZE) for patch in patches])))
+    chunks = [reader(batch) for batch in exact_batches(crops, CROP_SIZE)]
     return {name: torch.cat([chunk[i] for chunk in chunks]) for i, name in enumerate(HEADS)}
 
 
@@ -156,7 +152,7 @@ def scores(reader: Reader, held_out: CropSet) -> dict[str, Any]:
 def number_probability(logits: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the likeliest number of each crop, int64 `(n,)`, and the belief in it, `[0, 1]`."""
     tens, units = logits["tens"].softmax(1).max(1), logits["units"].softmax(1).max(1)
-    number = torch.where(tens.indices == 10, 0, tens.indices) * 10 + units.indices
+    number = _number(tens.indices, units.indices)
     return number, logits["number_visible"][:, 0].sigmoid() * tens.values * units.values
 
 
@@ -170,8 +166,8 @@ def number_score(
     number, belief = number_probability(logits)
     sure = truth["number_visible"] >= 0
     said = sure & (belief > threshold)
-    true_number = torch.where(truth["tens"] == 10, 0, truth["tens"]) * 10 + truth["units"]
-    right = said & (truth["number_visible"] == 1) & (number == true_number)
+    is_same = number == _number(truth["tens"], truth["units"])
+    right = said & (truth["number_visible"] == 1) & is_same
     return {
         "threshold": threshold,
         "precision": float(right.sum() / said.sum().clamp(min=1)),
@@ -187,7 +183,7 @@ def track_number_score(
     Tracks with at least 3 readable crops are counted; a track is silent without a sure crop.
     """
     number, belief = (column.numpy() for column in number_probability(logits))
-    true_number = np.where(truth["tens"] == 10, 0, truth["tens"]) * 10 + truth["units"].numpy()
+    true_number = _number(truth["tens"], truth["units"]).numpy()
     readable = truth["number_visible"].numpy() == 1
     said = right = tracks = 0
     for one in np.unique(track):
@@ -199,6 +195,11 @@ def track_number_score(
         said += bool(votes.any())
         right += bool(votes.any() and votes.argmax() == true_number[rows & readable][0])
     return {"tracks": tracks, "said": said, "right": right}
+
+
+def _number(tens: Tensor, units: Tensor) -> Tensor:
+    """Put digits together; tens of 10 mean that there are none."""
+    return torch.where(tens == 10, 0, tens) * 10 + units
 
 
 def role_score(logits: Tensor, truth: Tensor) -> dict[str, Any]:

@@ -7,22 +7,22 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.data.crops import CropSet, crop_set
+from training.data.crops import CropSet
 from training.jersey.batches import IGNORED, close_up_batch, whole_batch
 from training.jersey.checkpoints import save, start
 from training.jersey.evaluate import calibrate, scores, torch_reader
 from training.jersey.net import HEADS, JerseyNet
 from training.run.config import RunConfig, Split, Stage
-from training.run.folder import data_folder, open_run
+from training.run.crops import run_crops
 from training.run.hardware import Hardware
-from training.run.loop import Batch, Loop
+from training.run.loop import Batch, Loop, begin
+from training.whole_file import write_whole
 
 _LABEL_SMOOTHING = 0.02
 _WATCHED_BELIEF = 0.5
@@ -135,22 +135,17 @@ def train(config: Config, footage: Path, work: Path) -> Path:
     Raises:
         InputError: Config, `init` or footage do not fit, or `work` holds another run.
     """
-    run = open_run(config, work)
-    cv2.setNumThreads(1)  # its thread pool does not survive the fork of a drawing process
-    torch.manual_seed(config.seed)
+    run, clips = begin(config, work), config.clips
     network = start(config.backbone, config.init)
-    training = _crops(config.clips.train, footage, work)
-    held_out = _crops(config.clips.held_out, footage, work)
-    assert training is not None, "Split.train is not empty"
+    training = run_crops(footage, clips.train, work)
+    held_out = run_crops(footage, clips.held_out, work) if clips.held_out else None
     task = JerseyTask(config, network, training, held_out)
     trained: Any = Loop(task, config.stages, config, run).run().cpu()
-    calibration = _crops(config.clips.calibration, footage, work)
-    report = {} if calibration is None else {"temperatures": calibrate(trained, calibration)}
+    report: dict[str, Any] = {}
+    if clips.calibration:
+        calibration = run_crops(footage, clips.calibration, work)
+        report["temperatures"] = calibrate(trained, calibration)
     if held_out is not None:
         report |= scores(torch_reader(trained), held_out)
-    (work / "jersey.json").write_text(json.dumps(report, indent=1))
+    write_whole(work / "jersey.json", json.dumps(report, indent=1).encode())
     return save(trained, work / "jersey.pt")
-
-
-def _crops(clips: tuple[str, ...], footage: Path, work: Path) -> CropSet | None:
-    return crop_set(footage, clips, data_folder(work, "crops", footage, clips)) if clips else None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,9 +21,11 @@ from typing_extensions import override
 
 from training.errors import InputError
 from training.run.config import RunConfig, Stage
+from training.run.folder import open_run
 from training.run.hardware import Hardware
 from training.run.journal import Journal
 from training.run.signals import Interruption, deferred, ignore_in_worker
+from training.whole_file import whole
 
 Batch = dict[str, Tensor]
 """What one step is shown; tensors of any shape by name."""
@@ -50,6 +53,17 @@ class Task(Protocol[_S_contra]):
         """Return scores on held-out clips of a copy of the network, in evaluation mode."""
 
 
+def begin(config: RunConfig, work: Path) -> Path:
+    """Seed what a network's first weights are drawn from; return the run's folder for the `Loop`.
+
+    Raises:
+        InputError: `work` holds a run of another config.
+    """
+    cv2.setNumThreads(1)  # its thread pool does not survive the fork of a drawing process
+    torch.manual_seed(config.seed)
+    return open_run(config, work)
+
+
 class Loop(Generic[_S]):
     """A run that can be stopped after any step and gone on with.
 
@@ -57,7 +71,7 @@ class Loop(Generic[_S]):
         task: What is learnt.
         stages: One or more; one after the other.
         config: How.
-        run: Folder of the checkpoint and the logs, from `open_run`.
+        run: Folder of the checkpoint and the logs, from `begin`.
     """
 
     def __init__(self, task: Task[_S], stages: Sequence[_S], config: RunConfig, run: Path) -> None:
@@ -154,9 +168,8 @@ class Loop(Generic[_S]):
 
     def _save(self) -> None:
         state = {name: part.state_dict() for name, part in self._parts().items()}
-        partial = self._run / f"{CHECKPOINT}.partial"
-        torch.save({**state, "step": self._step}, partial)
-        partial.replace(self._run / CHECKPOINT)
+        with whole(self._run / CHECKPOINT) as partial:
+            torch.save({**state, "step": self._step}, partial)
 
     def _resume(self) -> int:
         path = self._run / CHECKPOINT

@@ -14,6 +14,7 @@ from sam2_streaming.architecture import (
 )
 
 from training.errors import InputError
+from training.whole_file import whole
 
 _IN_SIGHT_LOGIT = 3.0
 
@@ -47,15 +48,13 @@ def save(network: SAM2Base, init: Path | None, folder: Path) -> Path:
 
     A published architecture keeps its published name, a compact one becomes `tracker.safetensors`.
     """
-    if init is not None and init.stem in OFFICIAL_CONFIGS:
-        path = folder / f"{init.stem}.pt"
-        partial = path.with_suffix(".partial")
-        torch.save({"model": network.state_dict()}, partial)
-    else:
-        path = folder / "tracker.safetensors"
-        partial = path.with_suffix(".partial")
-        save_compact(network, _sizes(network), partial)
-    partial.replace(path)
+    published = init.stem if init is not None and init.stem in OFFICIAL_CONFIGS else None
+    path = folder / (f"{published}.pt" if published else "tracker.safetensors")
+    with whole(path) as partial:
+        if published:
+            torch.save({"model": network.state_dict()}, partial)
+        else:
+            save_compact(network, _sizes(network), partial)
     return path
 
 

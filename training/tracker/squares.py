@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from training.data.footage import Clip, Sighting, read_clip
 from training.errors import InputError
+from training.whole_file import whole
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +67,8 @@ def extract(footage: Path, clips: Sequence[str], out: Path, square_px: int) -> N
             written += 1
         _log.info("extracted %s, %d squares so far", clip.name, written)
     squares.flush()
-    np.save(out / "rows.npy", rows)
+    with whole(out / "rows.npy") as partial, partial.open("wb") as file:
+        np.save(file, rows)
 
 
 def _plan(clip: Clip, clip_index: int) -> dict[int, NDArray[np.void]]:

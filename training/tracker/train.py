@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-import cv2
 import numpy as np
 import torch
 from pydantic import Field, model_validator
@@ -20,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from training.run.config import RunConfig, Stage
-from training.run.folder import data_folder, open_run
+from training.run.folder import data_folder
 from training.run.hardware import Hardware
-from training.run.loop import Batch, Loop
+from training.run.loop import Batch, Loop, begin
 from training.tracker import squares
 from training.tracker.network import save, start
 from training.tracker.objective import (
@@ -205,20 +204,16 @@ def train(config: Config, footage: Path, work: Path) -> Path:
     Raises:
         InputError: Config, `init` or footage do not fit, or `work` holds another run.
     """
-    run = open_run(config, work)
-    cv2.setNumThreads(1)  # its thread pool does not survive the fork of a drawing process
-    torch.manual_seed(config.seed)
+    run, clips = begin(config, work), config.clips
     network = start(config.init, config.compact, config.image_size)
-    training = _tracklets(config.clips.train, footage, work, network.image_size)
-    held_out = _tracklets(config.clips.held_out, footage, work, network.image_size)
-    assert training is not None, "Split.train is not empty"
+    size = network.image_size
+    training = _tracklets(clips.train, footage, work, size)
+    held_out = _tracklets(clips.held_out, footage, work, size) if clips.held_out else None
     task = TrackerTask(config, network, training, held_out)
     return save(Loop(task, config.stages, config, run).run(), config.init, work)
 
 
-def _tracklets(clips: tuple[str, ...], footage: Path, work: Path, size: int) -> Tracklets | None:
-    if not clips:
-        return None
+def _tracklets(clips: tuple[str, ...], footage: Path, work: Path, size: int) -> Tracklets:
     square_px = round(_SQUARE_PER_WINDOW * size)
     folder = data_folder(work, f"squares{square_px}", footage, clips)
     squares.extract(footage, clips, folder, square_px)

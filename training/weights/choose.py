@@ -18,7 +18,7 @@ from deploy.local.repository import config_file, read_config
 from orchestrator.errors import ClusterError
 from training.errors import InputError
 from training.weights.registry import Entry, differences
-from training.whole_file import write_whole
+from training.whole_file import whole, write_whole
 
 DEFAULT_THRESHOLDS = {"ball": "0.3"}
 """Least confidence of a label that the config had none for; 0.5 for those not named here."""
@@ -104,12 +104,12 @@ def _place(entry: Entry, folder: Path, model: Path) -> Path:
 
 
 def _link(origin: Path, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    try:
-        os.link(origin, path)
-    except OSError:  # another file system
-        shutil.copyfile(origin, path)
+    with whole(path) as partial:
+        partial.unlink(missing_ok=True)  # of a command that was killed
+        try:
+            os.link(origin, partial)
+        except OSError:  # another file system
+            shutil.copyfile(origin, partial)
 
 
 def _fit(weights: Path, model: str) -> Fit:

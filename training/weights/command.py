@@ -29,6 +29,7 @@ from training.weights.registry import (
     record,
     state,
 )
+from training.whole_file import write_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +113,8 @@ def _use(options: argparse.Namespace) -> int:
 
 def _record(options: argparse.Namespace) -> int:
     renewed = record(read_registry(options.registry), options.names, options.model_repository)
-    options.registry.write_text(renewed.model_dump_json(indent=1, exclude_none=True) + "\n")
+    content = renewed.model_dump_json(indent=1, exclude_none=True) + "\n"
+    write_whole(options.registry, content.encode())
     return 0
 
 
