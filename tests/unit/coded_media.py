@@ -16,6 +16,7 @@ from orchestrator.types.frames import EncodedFrame, FrameHeader
 from orchestrator.types.pictures import Pixels
 
 WIDTH, HEIGHT = 64, 48
+MAX_PIXELS = WIDTH * HEIGHT
 COUNT = 24
 
 

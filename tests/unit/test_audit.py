@@ -1,6 +1,7 @@
 """The audit log: every start, end and refusal, and never a secret."""
 
 import json
+import shutil
 
 import grpc
 import pytest
@@ -122,6 +123,20 @@ def test_a_rotated_file_is_opened_anew(tmp_path):
     log.refused("a", "peer", "second")
     log.close()
     assert [entry["reason"] for entry in entries(path)] == ["second"]
+
+
+def test_a_log_that_cannot_be_written_ends_no_call_and_goes_on_once_it_can(tmp_path, caplog):
+    folder = tmp_path / "audit"
+    folder.mkdir()
+    log = AuditLog(folder / "audit.jsonl")
+    shutil.rmtree(folder)
+    for _ in range(2):
+        log.refused("a", "peer", "lost")
+    assert caplog.text.count("security.audit_file: cannot write") == 2
+    folder.mkdir()
+    log.refused("a", "peer", "kept")
+    log.close()
+    assert [entry["reason"] for entry in entries(folder / "audit.jsonl")] == ["kept"]
 
 
 def test_long_texts_of_clients_are_cut(tmp_path):

@@ -1,7 +1,10 @@
 """Who is let in: API keys and tokens, over a real channel, and how little a refusal says."""
 
+import errno
 import json
+import os
 import time
+from unittest.mock import Mock
 
 import grpc
 import jwt
@@ -107,6 +110,7 @@ BAD_TOKENS = {
     "expiry beyond numbers": {"exp": "never"},
     "endless": {"exp": float("inf")},
     "expiry a list": {"exp": []},
+    "expiry beyond all time": {"exp": 10**400},
     "not yet valid": {"nbf": time.time() + 86_400},
     "another issuer": {"iss": "https://id.example.evil"},
     "no issuer": {"iss": None},
@@ -265,6 +269,35 @@ def test_revoking_a_key_keeps_the_others_and_the_files_mode(tmp_path):
         revoke_key(path, first.id)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_key_file_stays_its_owners_whoever_adds_a_key(tmp_path):
+    path = tmp_path / "keys.json"
+    add_key(path, "acme")
+    os.chown(path, 4321, 8765)
+    add_key(path, "acme")
+    assert (path.stat().st_uid, path.stat().st_gid) == (4321, 8765)
+
+
+def test_a_key_file_may_be_a_link_and_stays_one(tmp_path):
+    (tmp_path / "volume").mkdir()
+    link, path = tmp_path / "keys.json", tmp_path / "volume" / "keys.json"
+    link.symlink_to(path)
+    add_key(link, "acme")
+    assert link.is_symlink()
+    assert len(list_keys(path)) == 1
+
+
+def test_a_key_that_cannot_be_stored_leaves_nothing_behind(tmp_path, monkeypatch):
+    path = tmp_path / "keys.json"
+    add_key(path, "acme")
+    before = path.read_bytes()
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(os, "chown", Mock(side_effect=full))
+    with pytest.raises(SettingError, match="No space left"):
+        add_key(path, "acme")
+    assert [found.read_bytes() for found in tmp_path.iterdir()] == [before]
+
+
 @pytest.mark.parametrize("tenant", ["", "Acme", "a b", "a/b", "-a", "a" * 64, "ä"])
 def test_a_tenant_name_that_is_unsafe_in_logs_gets_no_key(tmp_path, tenant):
     with pytest.raises(InvalidRequestError, match="tenant"):
@@ -287,6 +320,7 @@ def test_a_broken_key_file_is_named_and_not_quoted(security):
         "[]",
         '{"keys": []}',
         '{"keys": [1]}',
+        '{"keys": [{"kty": "AKP", "kid": "k1"}]}',
         json.dumps({"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "k1"}]}),
         json.dumps({"keys": [jwk(SIGNING, kid="k1")]}),
         json.dumps({"keys": [jwk(SIGNING.public_key(), kid="k1")] * 2}),
@@ -297,6 +331,17 @@ def test_a_key_set_that_is_none_or_holds_secrets_is_refused(security, content):
     with pytest.raises(SettingError) as caught:
         Authenticator(security, ALONE)
     assert caught.value.setting == "security.jwt.jwks_file"
+
+
+def test_a_key_of_an_unknown_kind_does_not_shut_out_the_others(security, caplog):
+    new = {"kty": "AKP", "alg": "ML-DSA-65", "pub": "AAAA", "kid": "after-quantum"}
+    keys = {"keys": [new, jwk(SIGNING.public_key(), kid="k1"), {"kty": "EC", "kid": []}]}
+    security.jwt.jwks_file.write_text(json.dumps(keys))
+    authenticator = Authenticator(security, ALONE)
+    assert authenticator.authenticate([("authorization", f"Bearer {token()}")])
+    assert "after-quantum" in caplog.text
+    with pytest.raises(UnauthenticatedError):
+        authenticator.authenticate([("authorization", f"Bearer {token(kid='after-quantum')}")])
 
 
 @pytest.mark.parametrize("missing", ["issuer", "audience"])

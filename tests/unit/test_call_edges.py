@@ -9,8 +9,8 @@ from soccer.v1 import player_recognition_pb2_grpc as pb_grpc
 
 from orchestrator.stages.detect import Detector
 from tests.unit.scripted_server import scripted_server
+from tests.unit.stream_calls import call, is_free, send, two_workers
 from tests.unit.test_session import GOOD
-from tests.unit.test_stream_call import call, is_free, send, two_workers
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -1,4 +1,4 @@
-"""The jersey network's training: augmentation, learning, a real signal, torchvision's weights."""
+"""The jersey network's training: learning, a real signal, torchvision's weights."""
 
 import csv
 import json
@@ -10,15 +10,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from torchvision.models import resnet18
 
 from tests.unit.tiny_footage import write_footage
-from training.data import augment
-from training.data.crops import NUMBER, PATCH_HEIGHT, PATCH_WIDTH, crop_set
+from training.data.crops import NUMBER, crop_set
 from training.errors import InputError
 from training.jersey.batches import IGNORED, _cover, close_up_batch, whole_batch
 from training.jersey.checkpoints import load, save, start
@@ -152,62 +150,12 @@ def test_clips_without_a_readable_number_are_refused(crops):
         whole_batch(blind, 4, 0.5, np.random.default_rng(0))
 
 
-def test_occluders_cover_much_but_never_the_number():
-    number_box = np.array([30, 40, 66, 80], np.float32)
-    blank, other = (np.full((PATCH_HEIGHT, PATCH_WIDTH, 3), v, np.uint8) for v in (0, 255))
-    covered = []
-    for seed in range(40):
-        patch = blank.copy()
-        augment.occlude(patch, other, np.random.default_rng(seed), keep=number_box)
-        assert not patch[40:80, 30:66].any()
-        covered.append((patch > 0).mean())
-    assert max(covered) > 0.3
-    assert np.mean(np.array(covered) > 0.1) > 0.5
-
-
-def counting(function, name, called):
-    def counted(*values, **named):
-        called[name] += 1
-        return function(*values, **named)
-
-    return counted
-
-
-def test_hair_falls_over_a_number_and_tells_how_much_it_hides():
-    rng, box = np.random.default_rng(0), np.array([30, 40, 60, 80], np.float32)
-    shares = []
-    for _ in range(200):
-        patch = np.full((PATCH_HEIGHT, PATCH_WIDTH, 3), 255, np.uint8)
-        shares.append(augment.grow_hair(patch, box, rng))
-        changed = (patch[40:80, 30:60] < 200).any(axis=2).mean()
-        assert changed == pytest.approx(shares[-1], abs=0.15)
-    assert min(shares) < 0.3
-    assert max(shares) > 0.5
-
-
 def test_what_hair_hides_has_no_digits_and_is_not_called_readable():
     attributes = np.array([0, 0, 0, 0, 0, 17], np.int16)
     assert [_cover(share, attributes) for share in (0.1, 0.4)] == [1, IGNORED]
     assert attributes[NUMBER] == 17
     assert _cover(0.6, attributes) == 0
     assert attributes[NUMBER] == IGNORED
-
-
-def test_crops_are_scaled_blurred_and_compressed(monkeypatch):
-    called = dict.fromkeys(("resize", "GaussianBlur", "imencode"), 0)
-    for name in called:
-        monkeypatch.setattr(cv2, name, counting(getattr(cv2, name), name, called))
-    crop = np.random.default_rng(0).integers(0, 256, (128, 64, 3), np.uint8)
-    sharpness = []
-    for seed in range(100):
-        degraded = augment.degrade(crop, np.random.default_rng(seed))
-        assert degraded.shape == crop.shape
-        assert degraded.dtype == np.uint8
-        sharpness.append(np.abs(np.diff(degraded.astype(int), axis=1)).mean())
-    assert called["resize"] == pytest.approx(80, abs=30), "down and up again"
-    assert called["GaussianBlur"] == pytest.approx(25, abs=15)
-    assert called["imencode"] == pytest.approx(40, abs=20)
-    assert min(sharpness) < 0.4 * max(sharpness)
 
 
 def test_unknown_truth_carries_no_loss():

@@ -3,6 +3,7 @@ import io
 import json
 import logging
 
+import numpy as np
 import pytest
 
 from orchestrator.logs import (
@@ -90,6 +91,17 @@ def test_no_credential_and_no_bytes_are_written(text, formatter):
     assert "[redacted]" in written
 
 
+@pytest.mark.parametrize("length", [64, 1500, 5000, 60_000])
+@pytest.mark.parametrize("formatter", [JsonFormatter(), HumanFormatter()])
+def test_nothing_of_a_frame_is_written_whatever_quotes_it_holds_and_however_long(length, formatter):
+    text = f"frame {np.random.default_rng(length).bytes(length) + bytes([34, 39])!r} is no picture"
+    exc_info = (ValueError, ValueError(text), None)
+    record = logging.LogRecord("a", logging.INFO, "f.py", 1, "got %s", (text,), exc_info)
+    written = formatter.format(record)
+    assert written.count("frame [redacted]") == 2
+    assert "\\x" not in written
+
+
 @pytest.mark.parametrize("credential", [JWT, "touchline_0123456789ab_" + "A" * 43, new_token(12)])
 def test_our_own_credentials_are_blotted_out_whatever_their_name(credential):
     assert redacted(f"caller {credential} came") == "caller [redacted] came"
@@ -108,10 +120,11 @@ def test_plain_messages_stay_as_they_are(text):
 
 
 def test_a_message_cannot_forge_a_line_or_fill_the_disk():
-    text = "name\n2026-01-01T00:00:00.000Z INFO audit all is well" + "x" * 100_000
+    forged = "2026-01-01T00:00:00.000Z INFO audit all is well"
+    text = f"name\n{forged}\r{forged}\x1b[2K{forged}\u2028{forged}" + "x" * 100_000
     record = logging.LogRecord("a", logging.INFO, "f.py", 1, "%s", (text,), None)
     written = HumanFormatter().format(record)
-    assert "\n" not in written
+    assert written.isprintable()
     assert len(written) < 10_000
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.scripted_server import PERSON, scripted_server
 from tests.unit.scripted_triton import ScriptedTriton
-from tests.unit.test_stream_call import call, finish, is_free, send
+from tests.unit.stream_calls import call, finish, is_free, send
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

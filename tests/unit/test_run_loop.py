@@ -118,6 +118,22 @@ def test_steps_after_the_last_checkpoint_are_done_again_and_logged_once(
     assert len(rows(tmp_path, "steps.csv")) == 12
 
 
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_one_before(tmp_path, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        Loop(Regression(signal_at=3), STAGES, CONFIG, tmp_path).run()
+    before = (tmp_path / CHECKPOINT).read_bytes()
+
+    def full_disk(state, path):
+        path.write_bytes(before[:100])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        Loop(Regression(signal_at=2), STAGES, CONFIG, tmp_path).run()
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    assert not list(tmp_path.glob("*.partial"))
+
+
 def test_batches_drawn_by_workers_are_the_same(unbroken, tmp_path):
     expected, _ = unbroken
     config = CONFIG.model_copy(update={"workers": 2})

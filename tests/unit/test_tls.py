@@ -1,5 +1,8 @@
 """TLS of the public port: who gets in, what a wrong file says, and new certificates in flight."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import grpc
@@ -21,14 +24,25 @@ def authority() -> Authority:
 
 @pytest.fixture
 def settings(authority, tmp_path) -> SecuritySettings:
-    """TLS with a certificate that clients may show, looked at before every connection."""
+    """TLS, with files that are looked at before every connection."""
     chain, key = authority.issue(tmp_path / "server")
     return SecuritySettings(
         certificate_file=chain,
         private_key_file=key,
-        client_ca_file=authority.save(tmp_path / "ca.pem"),
         reload_s=1e-9,
     )
+
+
+@pytest.fixture
+def ca(authority, tmp_path) -> Path:
+    return authority.save(tmp_path / "ca.pem")
+
+
+@pytest.fixture
+def mutual(settings, ca) -> SecuritySettings:
+    """The same, for clients with a certificate only."""
+    asked = {"client_ca_file": ca, "require_client_certificate": True}
+    return settings.model_copy(update=asked)
 
 
 async def checks(target: str, credentials: grpc.ChannelCredentials | None) -> bool:
@@ -49,29 +63,55 @@ async def checks(target: str, credentials: grpc.ChannelCredentials | None) -> bo
     return True
 
 
-async def test_only_clients_that_trust_the_authority_connect(settings, tmp_path):
+async def test_only_clients_that_trust_the_authority_connect(settings, ca, tmp_path):
     stranger = Authority.new("stranger").save(tmp_path / "stranger.pem")
     async with scripted_server(security=settings) as running:
-        assert await checks(running.target, channel_credentials(settings.client_ca_file))
+        assert await checks(running.target, channel_credentials(ca))
         assert not await checks(running.target, channel_credentials(stranger))
         assert not await checks(running.target, None)
 
 
-async def test_mutual_tls_turns_away_clients_without_a_certificate(settings, authority, tmp_path):
-    mutual = settings.model_copy(update={"require_client_certificate": True})
+SERVED_TO_A_STRANGER = """
+import socket, sys
+import orchestrator, grpc
+from contextlib import suppress
+from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+key, chain = (Path(name).read_bytes() for name in sys.argv[1:])
+server = grpc.server(ThreadPoolExecutor(1))
+port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, chain)]))
+server.start()
+with socket.create_connection(("127.0.0.1", port)) as stranger:
+    stranger.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n" * 10)
+    with suppress(ConnectionError):
+        stranger.recv(1)
+server.stop(0).wait()
+"""
+
+
+def test_a_failed_handshake_writes_nothing(authority, tmp_path):
+    chain, key = authority.issue(tmp_path / "server")
+    command = [sys.executable, "-c", SERVED_TO_A_STRANGER, str(key), str(chain)]
+    environment = {k: v for k, v in os.environ.items() if k != "GRPC_VERBOSITY"}
+    done = subprocess.run(
+        command, env=environment, stderr=subprocess.PIPE, check=False, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+async def test_mutual_tls_turns_away_clients_without_a_certificate(mutual, authority, ca, tmp_path):
     ours = authority.issue(tmp_path / "client", "client")
     theirs = Authority.new("stranger").issue(tmp_path / "stranger", "client")
-    ca = settings.client_ca_file
     async with scripted_server(security=mutual) as running:
         assert await checks(running.target, channel_credentials(ca, *ours))
         assert not await checks(running.target, channel_credentials(ca))
         assert not await checks(running.target, channel_credentials(ca, *theirs))
 
 
-async def test_a_new_certificate_is_served_without_a_restart(settings, tmp_path):
+async def test_a_new_certificate_is_served_without_a_restart(settings, ca, tmp_path):
     new = Authority.new("new")
     trusting_new = channel_credentials(new.save(tmp_path / "new.pem"))
-    trusting_old = channel_credentials(settings.client_ca_file)
+    trusting_old = channel_credentials(ca)
     async with scripted_server(security=settings) as running:
         assert not await checks(running.target, trusting_new)
         new.issue(tmp_path / "server")
@@ -79,11 +119,11 @@ async def test_a_new_certificate_is_served_without_a_restart(settings, tmp_path)
         assert not await checks(running.target, trusting_old)
 
 
-async def test_a_broken_new_certificate_leaves_the_old_one_in_use(settings, caplog):
+async def test_a_broken_new_certificate_leaves_the_old_one_in_use(settings, ca, caplog):
     async with scripted_server(security=settings) as running:
         settings.private_key_file.write_text("half a file")
         for _ in range(2):
-            assert await checks(running.target, channel_credentials(settings.client_ca_file))
+            assert await checks(running.target, channel_credentials(ca))
     warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert len(warnings) == 1
     assert warnings[0].startswith("security.private_key_file: expected")
@@ -102,15 +142,20 @@ async def test_a_broken_new_certificate_leaves_the_old_one_in_use(settings, capl
             "require_client_certificate",
         ),
         (
+            {"require_client_certificate": False},
+            "security.require_client_certificate",
+            "client_ca_file",
+        ),
+        (
             {"certificate_file": None, "private_key_file": None},
             "security.certificate_file",
             "client certificates",
         ),
     ],
 )
-def test_a_wrong_setting_is_named(settings, changed, setting, says):
+def test_a_wrong_setting_is_named(mutual, changed, setting, says):
     with pytest.raises(SettingError, match=says) as caught:
-        server_credentials(settings.model_copy(update=changed))
+        server_credentials(mutual.model_copy(update=changed))
     assert caught.value.setting == setting
 
 

@@ -41,7 +41,7 @@ def histogram(at: float, name: str, counts: dict[float, float]) -> Reading:
 
 
 def test_processes_are_added_but_what_all_see_alike_is_counted_once():
-    both = merged([WORKER % 0, WORKER % 3])
+    both = merged({"a": WORKER % 0, "b": WORKER % 3})
     assert both.total("touchline_streams", tenant="arena") == 4
     assert both.total("touchline_tracker_slots_used") == 6
     assert both.total("touchline_tracker_slots") == 16
@@ -113,6 +113,15 @@ def test_losses_are_shown_by_reason():
 def test_a_process_that_is_not_there_is_named(capsys):
     assert main(["top", "127.0.0.1:9", "--once"]) == 1
     assert "http://127.0.0.1:9/metrics" in capsys.readouterr().err
+
+
+def test_a_page_without_metrics_is_named(monkeypatch, capsys):
+    async def page(*_: object) -> str:
+        return "<html>\n<body>Welcome</body>\n</html>"
+
+    monkeypatch.setattr("orchestrator.cli.scrape._text_of", page)
+    assert main(["top", "127.0.0.1:9", "--once"]) == 1
+    assert "http://127.0.0.1:9/metrics: expected Prometheus metrics" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("interval", ["0", "-1", "nan", "soon"])

@@ -1,5 +1,6 @@
 """Choosing weights changes what Triton is told to serve."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,25 @@ def test_a_sam2_checkpoint_keeps_its_name_beside_the_model(repository, tmp_path)
     config = served(repository, "sam2_tracker", "default")
     assert parameter(config, "weights") == "weights/sam2.1_hiera_tiny.pt"
     assert parameter(config, "image_size") == "512"
+
+
+def test_weights_whose_copy_is_cut_off_leave_those_before(repository, tmp_path, monkeypatch):
+    entry = registered("sam2.1-hiera-tiny", {"sam2.1_hiera_tiny.pt": b"weights"}, tmp_path / "s")
+    use_entry(entry, tmp_path / "s", repository, "default")
+    use_entry(entry, tmp_path / "s", repository, "default")  # the same again changes nothing
+    weights = repository / "sam2_tracker" / "weights"
+    before = {path.name: path.read_bytes() for path in weights.iterdir()}
+    assert before["sam2.1_hiera_tiny.pt"] == b"weights"
+
+    def full_disk(_, path):
+        path.write_bytes(b"wei")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "link", full_disk)  # as between file systems
+    monkeypatch.setattr(shutil, "copyfile", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        use_entry(entry, tmp_path / "s", repository, "default")
+    assert {path.name: path.read_bytes() for path in weights.iterdir()} == before
 
 
 def test_weights_that_are_not_here_are_named(repository, tmp_path):

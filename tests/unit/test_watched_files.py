@@ -1,0 +1,49 @@
+"""Files that are read again when they change, however they changed."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.security.files import WatchedFiles
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    path = tmp_path / "secret"
+    path.write_text("old")
+    return path
+
+
+def watched(path: Path) -> WatchedFiles[bytes]:
+    return WatchedFiles({"a.file": path}, lambda contents: contents["a.file"], reload_s=0)
+
+
+def outlast_a_tick() -> None:
+    """Wait until a change of a file has another time than the last one."""
+    time.sleep(0.05)
+
+
+def test_a_file_is_read_once_its_rights_allow_it(path, monkeypatch, caplog):
+    def denied(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    files = watched(path)
+    outlast_a_tick()
+    path.write_text("new")
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Path, "read_bytes", denied)
+        assert files.current() == b"old"
+    assert "a.file: cannot read" in caplog.text
+    outlast_a_tick()
+    path.chmod(0o600)
+    assert files.current() == b"new"
+
+
+def test_a_change_that_hides_its_time_is_seen(path):
+    files, before = watched(path), path.stat()
+    outlast_a_tick()
+    path.write_text("new")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert files.current() == b"new"
