@@ -655,7 +655,8 @@ class Frame(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     frame_index: _builtins.int
     """Index of the frame in presentation order, 0 or more. Must rise from frame to frame, except that
-    FRAME_ENCODING_H264 and FRAME_ENCODING_HEVC send access units in decoding order.
+    FRAME_ENCODING_H264 and FRAME_ENCODING_HEVC send access units in decoding order. Its steps tell
+    the stream's time: the shortest step so far is one frame at `frame_rate`, a longer one a gap.
     """
     pts: _builtins.int
     """Presentation time in units of the stream's time base. Needed for video whose decoding order
