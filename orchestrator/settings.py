@@ -300,9 +300,9 @@ class NumberSettings(_Group):
     """Least weight of readings, one clear reading being 1, before a number is said."""
     min_readings: int = Field(default=2, ge=1)
     """Least number of readings in which a number was in sight, before one is said."""
-    min_confidence: float = Field(default=0.4, gt=0, le=1)
+    min_confidence: float = Field(default=0.3, gt=0, le=1)
     """Least share of the votes for the number that is said."""
-    min_lead: float = Field(default=2.0, ge=1)
+    min_lead: float = Field(default=1.5, ge=1)
     """How many times the votes of the next likeliest number it must have."""
     role_min_readings: float = Field(default=3.0, gt=0)
     """Least number of readings before a role is said."""
