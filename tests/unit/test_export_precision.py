@@ -28,7 +28,7 @@ def demo(request):
     family = request.param
     path = ROOT / "model_repository" / family.contract.name / "weights" / "demo.onnx"
     graph = restore_fp32(onnx.load(path))
-    rows = family.inputs(read_pictures(CLIP, 4), input_side(graph))
+    rows = family.inputs(read_pictures(CLIP, 12), input_side(graph))
     return family, graph, rows, onnx_runner(graph)(rows)
 
 
