@@ -8,14 +8,10 @@ OpenCV's as any script would, a yardstick that stays when ours become faster.
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass
-from datetime import UTC, datetime
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import cv2
@@ -29,6 +25,7 @@ from orchestrator.picture_decoding import decode_compressed
 from orchestrator.types.frames import Encoding
 from orchestrator.types.pictures import Pixels
 from tests.bench.pipeline import tree_cpu_seconds
+from tests.bench.results import write_results
 from tests.conftest import DATA
 from tests.load.pictures import MatchPictures
 from tests.stream.streams import play
@@ -156,16 +153,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     rows = asyncio.run(run(options.frames, options.rounds))
-    report = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} cores {platform.machine()}, no GPU, shared",
-        "frame": f"{WIDTH}x{HEIGHT} JPEG, quality {QUALITY}",
-        "frames": options.frames,
-        "rounds": options.rounds,
-        "rows": [asdict(row) for row in rows],
-    }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=2) + "\n")
+    write_results(
+        options.output,
+        rows,
+        frame=f"{WIDTH}x{HEIGHT} JPEG, quality {QUALITY}",
+        frames=options.frames,
+        rounds=options.rounds,
+    )
     print(table(rows))
 
 

@@ -9,13 +9,9 @@ night would, and the result is held against the clips' truth beside an undisturb
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
-from datetime import UTC, datetime
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from unittest import mock
 
@@ -29,6 +25,7 @@ from orchestrator.settings import Settings
 from orchestrator.stages.segmenting import Segment, Segmenter
 from orchestrator.types.frames import Frame
 from orchestrator.types.pictures import Boxes
+from tests.bench.results import write_results
 from tests.stream.streams import play, stored_stream
 from training.data.crops import HELD_OUT
 from training.data.footage import read_clip
@@ -152,14 +149,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     rows = asyncio.run(run(options.footage, options.clips, options.every))
-    report = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} cores {platform.machine()}, no GPU, shared",
-        "clips": list(options.clips),
-        "rows": [asdict(row) for row in rows],
-    }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=2) + "\n")
+    write_results(options.output, rows, clips=list(options.clips))
     print(table(rows))
 
 

@@ -6,13 +6,10 @@ in turns, and reports medians over the rounds. Figures of one run compare with e
 
 import argparse
 import asyncio
-import json
 import os
-import platform
 import statistics
 import time
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 
 from soccer.v1 import player_recognition_pb2 as pb
@@ -20,6 +17,7 @@ from soccer.v1 import player_recognition_pb2 as pb
 from deploy.local.cluster import LocalCluster
 from deploy.local.orchestrator import OrchestratorProcess
 from orchestrator.telemetry import STAGES
+from tests.bench.results import write_results
 from tests.conftest import DATA
 from tests.stream.streams import play, stored_stream
 
@@ -136,15 +134,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     rows = asyncio.run(run(options.frames, options.rounds))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    report = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} cores {platform.machine()}, no GPU, shared",
-        "frames_per_stream": options.frames,
-        "rounds": options.rounds,
-        "rows": [asdict(row) for row in rows],
-    }
-    options.output.write_text(json.dumps(report, indent=2) + "\n")
+    write_results(options.output, rows, frames_per_stream=options.frames, rounds=options.rounds)
     print(table(rows))
 
 
