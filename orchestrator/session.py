@@ -160,7 +160,8 @@ class StreamSession:
             with timed(seconds, "track"):
                 hurried = self._load.hurried(frame, "track")
                 elapsed = state.pace.advance(frame.header.frame_index)
-                count, state.count = state.count + elapsed - 1, state.count + elapsed
+                state.count += elapsed
+                count = state.count - 1
                 track = partial(state.tracker.track, max_observed=effort.max_observed)
                 tracks, ball = await asyncio.gather(
                     track(hurried, people, elapsed=elapsed),
