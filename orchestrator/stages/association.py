@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.imaging import inside_share, iou, stacked, union
-from orchestrator.stages.appearance import Shirts, likeness
+from orchestrator.stages.appearance import Shirts, likeness, shirts
 from orchestrator.stages.matching import match, near
 from orchestrator.stages.segmenting import Segment
 from orchestrator.stages.tracklet import SUPPORT_SCORE, Tracklet
 from orchestrator.types.detections import Detections
-from orchestrator.types.pictures import Boxes
+from orchestrator.types.pictures import Boxes, Pixels
 
 _SENIORITY = 0.2
 """What a well-founded track is preferred by where two claim one detection, in units of overlap."""
@@ -24,6 +24,12 @@ _CROWD_IOU = 0.1
 """Who overlaps a detection more than this may show in it."""
 _INSIDE = 0.8
 """So much of a track's box lies in the detection that shows its person, too."""
+
+_RIVAL_IOU = 0.25
+"""Of a mask's box with somebody else's place: where it is less they hardly met."""
+_RIVAL_LIKENESS = 0.3
+"""By so much more a mask looks like somebody else's shirt that shows it. Of 73 such masks in six
+clips, 70 truly lay on the other."""
 
 Affinity = NDArray[np.float32]
 
@@ -48,11 +54,50 @@ class Association:
     overlap: Affinity
 
 
-def expected_rows(people: Detections, tracks: Sequence[Tracklet], least: float) -> dict[int, int]:
-    """Pair detections with tracks by motion alone; returns the detection by track."""
+def expected_rows(
+    people: Detections, worn: Shirts, tracks: Sequence[Tracklet], least: float
+) -> dict[int, int]:
+    """Pair detections with tracks by motion and shirt; returns the detection by track.
+
+    Shirts only choose between rivals: whoever looks different all at once may be half in sight.
+    """
     expected = stacked([track.xyxy for track in tracks])
-    pairs = match(iou(people.xyxy, expected), near(people.xyxy, expected), least)
+    fitting = iou(people.xyxy, expected) * _fitting(worn, tracks)
+    pairs = match(fitting, near(people.xyxy, expected), least)
     return {column: row for row, column in pairs}
+
+
+def on_rivals(
+    pixels: Pixels, tracks: Sequence[Tracklet], segments: Sequence[Segment | None]
+) -> list[int]:
+    """Find masks that went over to somebody else where two people met: they show his shirt.
+
+    Args:
+        pixels: The picture.
+        tracks: Tracks, where they are expected.
+        segments: Mask of each track, if it has one.
+
+    Returns:
+        The tracks with such masks.
+    """
+    dressed = [column for column, track in enumerate(tracks) if track.shirt is not None]
+    expected = stacked([tracks[column].xyxy for column in dressed])
+    masked = [
+        (place, segment.xyxy)
+        for place, column in enumerate(dressed)
+        if (segment := segments[column]) is not None
+    ]
+    places, boxes = [place for place, _ in masked], stacked([box for _, box in masked])
+    meets = iou(boxes, expected) > _RIVAL_IOU
+    meets[np.arange(len(places)), places] = False
+    crowded = np.flatnonzero(meets.any(axis=1))
+    if not len(crowded):
+        return []
+    known = np.stack([track.shirt for track in tracks if track.shirt is not None])
+    alike = likeness(shirts(pixels, boxes[crowded]), known)
+    own = alike[np.arange(len(crowded)), np.array(places)[crowded]]
+    rival = np.where(meets[crowded], alike, 0).max(axis=1)
+    return [dressed[places[row]] for row in crowded[rival > own + _RIVAL_LIKENESS]]
 
 
 def associate(

@@ -140,7 +140,7 @@ class IdentityLedger:
     def _returned(
         self, tracks: Tracks, frame_count: int, observations: Observations
     ) -> dict[int, Person]:
-        """Carry everybody along with the camera, and find who of the lost is back."""
+        """Carry everybody along with the camera, and find who of those out of sight is back."""
         away = [
             (person, (frame_count - person.last_count) / self._frame_rate)
             for person in self._people.values()
@@ -150,10 +150,14 @@ class IdentityLedger:
         carried = tracks.shift.moved(stacked([person.xyxy for person, _ in recently]))
         for (person, _), box in zip(recently, carried, strict=True):
             person.xyxy = box
-        recently = [one for one in recently if one[0].is_lost]
+        in_sight = {track.object_id for track in tracks.seen}
+        recently = [one for one in recently if one[0].object_id not in in_sight]
         newcomers = [track for track in tracks.seen if track.object_id not in self._by_object]
         least = self._identify.reidentify_similarity
-        return returned(newcomers, observations.embeddings, recently, least)
+        back = returned(newcomers, observations.embeddings, recently, least)
+        for person in back.values():  # whose own track may still be awaited elsewhere, in vain
+            self._by_object.pop(person.object_id, None)
+        return back
 
     def _lost(self, frame_count: int) -> dict[_Shirt, list[Person]]:
         """Return who may return and is known by side and number, by ascending track id."""

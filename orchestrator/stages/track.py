@@ -13,8 +13,8 @@ import numpy as np
 from orchestrator.errors import ModelError
 from orchestrator.imaging import inside_share, iou, stacked, union
 from orchestrator.settings import TrackSettings
-from orchestrator.stages.appearance import shirts
-from orchestrator.stages.association import associate, expected_rows
+from orchestrator.stages.appearance import Shirts, shirts
+from orchestrator.stages.association import associate, expected_rows, on_rivals
 from orchestrator.stages.camera import CameraMotion
 from orchestrator.stages.cuts import is_cut
 from orchestrator.stages.duplicates import duplicates
@@ -86,13 +86,14 @@ class Tracker:
         ended += self._end_all() if has_cut else ()
         if max_observed is None:
             self._segmenter.rest()
-        prompts = self._prompts(people)
+        worn = shirts(frame.pixels, people.xyxy)
+        prompts = self._prompts(people, worn)
         is_degraded = False
         try:
             segments = await self._segments(frame, prompts, max_observed)
         except ModelError:
             segments, is_degraded = {}, True
-        self._observe(frame, people, segments)
+        self._observe(frame, people, worn, segments)
         ended += self._bury(frame)
         return Tracks(
             tuple(self._seen(known, frame)), ended, is_degraded, has_cut, self._camera.shift
@@ -132,9 +133,9 @@ class Tracker:
         self._segmenter.forget(ended)
         return ended
 
-    def _prompts(self, people: Detections) -> dict[int, Boxes]:
+    def _prompts(self, people: Detections, worn: Shirts) -> dict[int, Boxes]:
         """Give birth to unmatched detections; return the boxes that SAM2 must be told."""
-        row_of = expected_rows(people, self._tracklets, self._settings.match_iou)
+        row_of = expected_rows(people, worn, self._tracklets, self._settings.match_iou)
         prompts = {}
         for column, tracklet in enumerate(self._tracklets):
             tracklet.prompted_frames_ago += 1
@@ -172,10 +173,14 @@ class Tracker:
         self._tracklets.append(born)
         return born
 
-    def _observe(self, frame: Frame, people: Detections, segments: dict[int, Segment]) -> None:
+    def _observe(
+        self, frame: Frame, people: Detections, worn: Shirts, segments: dict[int, Segment]
+    ) -> None:
         """Settle every tracklet's box from its mask, its motion and the detections."""
         shown = [self._believed(tracklet, segments) for tracklet in self._tracklets]
-        worn = shirts(frame.pixels, people.xyxy)
+        for column in on_rivals(frame.pixels, self._tracklets, shown):
+            self._call_off(self._tracklets[column])
+            shown[column] = None
         found = associate(people, worn, self._tracklets, shown, self._settings.match_iou)
         for column, (tracklet, segment) in enumerate(zip(self._tracklets, shown, strict=True)):
             tracklet.is_shared = column in found.shared
