@@ -6,7 +6,7 @@ import pytest
 from orchestrator.settings import NumberSettings
 from orchestrator.stages.evidence import Person
 from orchestrator.types.people import Role
-from tests.unit.test_record import KIT, reading, track
+from tests.unit.recorded_match import KIT, reading, track
 
 SECONDS_PER_READING = 0.12
 SECONDS_PER_EMBEDDING = 0.5

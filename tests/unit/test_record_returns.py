@@ -1,0 +1,149 @@
+"""People who were lost are found again by place, looks or number, or are told apart."""
+
+import numpy as np
+import pytest
+
+from orchestrator.types.tracks import Track, TrackState
+from tests.unit.recorded_match import KIT, Match, pan, reading, track
+
+
+def test_a_lost_person_who_returns_nearby_and_alike_keeps_the_id():
+    match = Match()
+    match.frame(track(1, 100), embeddings={1: KIT[0]})
+    match.frame(ended=(1,))
+    players, _ = match.frame(track(2, 110, is_new=True), embeddings={2: KIT[0]})
+    assert list(players) == [1]
+
+
+@pytest.mark.parametrize(("x", "kit"), [(110, 1), (900, 0)])
+def test_somebody_else_or_too_far_away_gets_a_new_id(x, kit):
+    match = Match()
+    match.frame(track(1, 100), embeddings={1: KIT[0]})
+    match.frame(ended=(1,))
+    players, _ = match.frame(track(2, x, is_new=True), embeddings={2: KIT[kit]})
+    assert list(players) == [2]
+
+
+def test_the_lost_are_looked_for_where_the_camera_has_left_them():
+    match = Match()
+    match.frame(track(1, 10), track(2, 300), embeddings={1: KIT[0], 2: KIT[0]})
+    match.frame(ended=(1, 2), shift=pan(-150))
+    match.frame(shift=pan(-140))
+    seen, _ = match.frame(track(3, 12), embeddings={3: KIT[0]})
+    assert list(seen) == [2]
+
+
+def test_who_comes_back_at_the_edge_is_known_by_place_rather_than_by_half_a_shirt():
+    match = Match()
+    match.frame(track(1, 0), track(2, 80), embeddings={1: KIT[0], 2: KIT[1]})
+    match.frame(ended=(1, 2))
+    seen, _ = match.frame(track(3, 4, is_cut_off=True), embeddings={3: KIT[1]})
+    assert list(seen) == [1]
+
+
+def test_two_who_come_back_together_are_told_apart_by_place():
+    match = Match()
+    match.frame(track(1, 0), track(2, 30), embeddings={1: KIT[0], 2: KIT[0]})
+    match.frame(ended=(1, 2))
+    returned = track(3, 28), track(4, 8)
+    seen, _ = match.frame(*returned, embeddings={3: KIT[0], 4: KIT[0]})
+    assert {i: match.ledger._people[i].object_id for i in seen} == {1: 4, 2: 3}
+
+
+def test_half_a_body_at_the_edge_does_not_shorten_a_reach():
+    match = Match()
+    match.frame(track(1, 0), embeddings={1: KIT[0]})
+    sliver = Track(
+        1, np.array([0, 56, 20, 60], np.float32), 0.9, TrackState.CONFIRMED, "person", None, False
+    )
+    match.frame(sliver)
+    match.frame(ended=(1,))
+    seen, _ = match.frame(track(2, 10), embeddings={2: KIT[0]})
+    assert list(seen) == [1]
+
+
+def test_a_new_track_of_somebody_still_awaited_keeps_the_id():
+    match = Match()
+    match.frame(track(1, 100), embeddings={1: KIT[0]})
+    match.frame()
+    seen, _ = match.frame(track(2, 110), embeddings={2: KIT[0]})
+    assert list(seen) == [1]
+    # What the old track finds after all is somebody else.
+    seen, _ = match.frame(track(2, 110), track(1, 400), embeddings={1: KIT[0]})
+    assert {i: match.ledger._people[i].object_id for i in seen} == {1: 2, 2: 1}
+    match.frame(track(2, 110), ended=(1,))
+    assert [person.is_lost for person in match.ledger.people] == [False, True]
+
+
+def test_a_person_in_sight_is_never_taken_for_a_returned_one():
+    match = Match()
+    match.frame(track(1, 100), embeddings={1: KIT[0]})
+    players, _ = match.frame(track(1, 100), track(2, 110, is_new=True), embeddings={2: KIT[0]})
+    assert list(players) == [1, 2]
+
+
+def test_a_number_rejoins_two_tracks_of_one_person_aloud():
+    match = Match()
+    _, tracks, kits = match.two_sides()
+    for _ in range(4):
+        match.frame(*tracks, embeddings=kits, readings={3: reading(10)})
+    rest = [t for t in tracks if t.object_id != 3]
+    match.frame(*rest, ended=(3,), embeddings=kits)
+    far = track(7, 900, is_new=True)
+    merged = []
+    for _ in range(8):
+        players, updates = match.frame(
+            *rest, far, embeddings={7: KIT[0]}, readings={7: reading(10)}
+        )
+        merged += [(u.track_id, u.merged_into_track_id) for u in updates if u.merged_into_track_id]
+    assert merged == [(7, 3)]
+    assert 3 in players
+    assert 7 not in players
+    assert players[3].jersey_number == 10
+
+
+def test_a_number_rejoins_two_tracks_even_if_it_was_read_before_the_first_was_given_up():
+    match = Match()
+    _, tracks, kits = match.two_sides()
+    for _ in range(4):
+        match.frame(*tracks, embeddings=kits, readings={3: reading(10)})
+    seen = [t for t in tracks if t.object_id != 3] + [track(7, 900, is_new=True)]
+    for _ in range(8):  # object 3 is hidden, and awaited
+        players, _ = match.frame(*seen, embeddings={7: KIT[0]}, readings={7: reading(10)})
+    assert players[7].jersey_number == 10
+    players, updates = match.frame(*seen, ended=(3,))
+    assert [(u.track_id, u.merged_into_track_id) for u in updates] == [(7, 3)]
+    assert 7 not in players
+    assert match.frame(*seen)[1] == []
+
+
+def test_people_are_forgotten_before_memory_grows_without_bound():
+    match = Match()
+    for object_id in range(1, 700):
+        match.frame(track(object_id), ended=(object_id - 1,))
+    assert len(match.ledger.people) <= 512
+
+
+def test_of_those_lost_longest_only_what_was_said_is_kept():
+    match = Match()
+    _, tracks, kits = match.two_sides()
+    match.frame(*tracks, embeddings=kits, readings={1: reading(10), 4: reading(11)})
+    said = {p.track_id: p.identity for p in match.ledger.people}
+    match.frame(ended=range(1, 7))
+    for object_id in range(7, 507):
+        looks = {object_id: KIT[object_id % 2]}
+        far = track(object_id, 500.0 * (object_id % 41))
+        match.frame(far, ended=(object_id - 1,), embeddings=looks)
+    people = match.ledger.people
+    assert len(people) == 506
+    assert {p.track_id: p.identity for p in people[:6]} == said
+    assert next(p.track_id for p in people if p.embedding is not None) >= 506 - 210
+    assert sum(p.number_votes.nbytes for p in people[:6]) == 0
+
+
+def test_after_a_cut_place_and_looks_prove_nothing():
+    match = Match()
+    match.frame(track(1, 100), embeddings={1: KIT[0]})
+    match.frame(ended=(1,), is_cut=True)
+    players, _ = match.frame(track(2, 110, is_new=True), embeddings={2: KIT[0]})
+    assert list(players) == [2]
