@@ -43,14 +43,13 @@ def write_study(profile: Profile, plan: Plan, output: Path) -> Day:
     Args:
         profile: What is simulated.
         plan: Of the same profile; gives the price.
-        output: A folder, made if it is missing.
+        output: A folder.
 
     Returns:
         The day that is plotted.
     """
     day = Simulation(profile).run()
     points = list(_points(profile, plan.gpu_hour_price))
-    output.mkdir(parents=True, exist_ok=True)
     summary = {
         "stream_hours": day.stream_hours,
         "missed_share": day.missed_share,

@@ -14,22 +14,23 @@ from orchestrator.cli.connection import add_client_flags, add_server_flags
 from orchestrator.cli.keys import add_keys_command
 from orchestrator.cli.offline import COMMANDS, run_offline
 from orchestrator.cli.plan import add_plan_command
+from orchestrator.cli.termination import Terminated, interrupted_by_sigterm
 from orchestrator.errors import TouchlineError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit code: 0 done, 1 failed, 2 wrong usage.
 
-    As from a shell, 130 is Ctrl-C, and 141 a reader of the output who left, such as `head`.
+    As from a shell, 130 is Ctrl-C, 143 SIGTERM, and 141 a reader of the output who left, such as
+    `head`.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if arguments and arguments[0] in COMMANDS:
-            run_offline(arguments)
-        options = _parser().parse_args(arguments)
-        run: Callable[[argparse.Namespace], int] = options.run
-        code = run(options)
-        sys.stdout.flush()  # not at the exit, where nobody could handle its error
+        with interrupted_by_sigterm():
+            code = _run(arguments)
+            sys.stdout.flush()  # not at the exit, where nobody could handle its error
+    except Terminated:
+        return 143
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -42,6 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         return code
     return 1
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments and arguments[0] in COMMANDS:
+        run_offline(arguments)
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    return run(options)
 
 
 def _parser() -> argparse.ArgumentParser:

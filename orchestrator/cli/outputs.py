@@ -1,4 +1,4 @@
-"""The files that `touchline recognize` writes, besides the video."""
+"""The files that commands write: all or none; and those of `touchline recognize`."""
 
 import json
 import tempfile
@@ -14,13 +14,14 @@ from orchestrator.errors import InvalidRequestError
 
 
 @contextmanager
-def all_or_nothing(directory: Path) -> Iterator[Path]:
+def all_or_nothing(directory: Path, flag: str = "--output") -> Iterator[Path]:
     """Give a folder to write into, whose files come into `directory` at the end, all together.
 
     If the block fails, they are gone, and what was in `directory` before stays as it was.
 
     Raises:
-        InvalidRequestError: `directory` is no folder that can be written; raised before the block.
+        InvalidRequestError: `directory`, given by `flag`, is no folder that can be written; raised
+            before the block.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -29,7 +30,7 @@ def all_or_nothing(directory: Path) -> Iterator[Path]:
         )
     except OSError as error:
         expected = f"expected a folder that can be written: {directory}: {error.strerror}"
-        raise InvalidRequestError("--output", expected) from error
+        raise InvalidRequestError(flag, expected) from error
     with draft as name:
         yield Path(name)
         for path in Path(name).iterdir():

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.cli.outputs import all_or_nothing
+
 if TYPE_CHECKING:
     from deploy.capacity.plan import Plan
 
@@ -35,6 +37,7 @@ def plan_streams(options: argparse.Namespace) -> int:
 
     Raises:
         CapacityError: The GPU cannot serve such streams, or a number is out of range.
+        InvalidRequestError: There is no folder to write to; raised before the simulation.
     """
     from deploy.capacity.plan import make_plan
     from deploy.capacity.profile import load
@@ -46,7 +49,8 @@ def plan_streams(options: argparse.Namespace) -> int:
     if options.simulate is not None:
         from deploy.capacity.study import write_study  # matplotlib takes a second
 
-        write_study(profile, plan, options.simulate)
+        with all_or_nothing(options.simulate, "--simulate") as draft:
+            write_study(profile, plan, draft)
     if options.json:
         print(json.dumps(asdict(plan), indent=2))
         return 0

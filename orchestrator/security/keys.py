@@ -4,13 +4,16 @@ A key is `touchline_<id>_<secret>`. The id finds its line in the file; the secre
 bits, which a plain SHA-256 protects as well as a slow hash would.
 """
 
+import fcntl
 import hashlib
 import hmac
 import os
 import secrets
 import stat
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +27,8 @@ SETTING = "security.api_keys_file"
 PREFIX = "touchline_"
 
 _NO_DIGEST = "0" * 64
+_LOCK_S, _RETRY_S = 10.0, 0.02
+"""A change takes milliseconds: whoever still waits after the first is told so."""
 
 
 class StoredKey(BaseModel):
@@ -78,7 +83,8 @@ def add_key(path: Path, tenant: str) -> str:
 
     Raises:
         InvalidRequestError: The tenant's name has characters that it may not have.
-        SettingError: The file cannot be read or written, or breaks its form.
+        SettingError: The file cannot be read or written, breaks its form, or another process is
+            changing it for more than 10 s.
     """
     key_id = secrets.token_hex(6)
     key = f"{PREFIX}{key_id}_{secrets.token_urlsafe(32)}"
@@ -92,7 +98,8 @@ def add_key(path: Path, tenant: str) -> str:
     except ValidationError as error:
         expected = "expected 1 to 63 of a-z, 0-9, '_', '.', '-', the first a letter or digit"
         raise InvalidRequestError("tenant", expected) from error
-    _write(path, [*list_keys(path), stored])
+    with _locked(path):
+        _write(path, [*list_keys(path), stored])
     return key
 
 
@@ -110,13 +117,15 @@ def revoke_key(path: Path, key_id: str) -> None:
 
     Raises:
         InvalidRequestError: There is no such key.
-        SettingError: The file cannot be read or written, or breaks its form.
+        SettingError: The file cannot be read or written, breaks its form, or another process is
+            changing it for more than 10 s.
     """
-    keys = list_keys(path)
-    kept = [key for key in keys if key.id != key_id]
-    if len(kept) == len(keys):
-        raise InvalidRequestError("key", f"expected the id of a key in {path}, got {key_id}")
-    _write(path, kept)
+    with _locked(path):
+        keys = list_keys(path)
+        kept = [key for key in keys if key.id != key_id]
+        if len(kept) == len(keys):
+            raise InvalidRequestError("key", f"expected the id of a key in {path}, got {key_id}")
+        _write(path, kept)
 
 
 def _stored(contents: bytes) -> list[StoredKey]:
@@ -126,6 +135,35 @@ def _stored(contents: bytes) -> list[StoredKey]:
         first = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise SettingError(SETTING, f"{place or 'file'}: {first['msg']}") from None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other processes of this host from changing the file meanwhile.
+
+    Its folder is locked: the file itself is another one after each change.
+    """
+    path = path.resolve()
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        _lock(folder, path.parent)
+        yield
+    finally:
+        os.close(folder)  # which unlocks it
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    deadline = time.monotonic() + _LOCK_S
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        if time.monotonic() > deadline:
+            raise SettingError(SETTING, f"another process has locked {folder} for {_LOCK_S:g} s")
+        time.sleep(_RETRY_S)
 
 
 def _write(path: Path, keys: list[StoredKey]) -> None:
@@ -138,7 +176,11 @@ def _write(path: Path, keys: list[StoredKey]) -> None:
             _give_rights(draft, path)
             draft.replace(path)
     except OSError as error:
-        raise SettingError(SETTING, f"cannot write {path}: {error.strerror}") from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> SettingError:
+    return SettingError(SETTING, f"cannot write {path}: {error.strerror}")
 
 
 def _give_rights(draft: Path, path: Path) -> None:

@@ -3,9 +3,12 @@
 import argparse
 import asyncio
 import os
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import grpc
 import pytest
@@ -16,8 +19,10 @@ from orchestrator.errors import InvalidRequestError
 from orchestrator.security.keys import add_key
 from tests.unit.coded_media import as_file, picture
 from tests.unit.scripted_server import scripted_server
+from tests.unit.scripted_triton import ScriptedTriton
 from tests.unit.test_video_file import COUNT, write_video
 
+TOUCHLINE = (sys.executable, "-c", "from orchestrator.cli import main; exit(main())")
 NAMES = {"annotated.mp4", "mot.txt", "results.jsonl", "summary.json"}
 
 
@@ -86,6 +91,41 @@ async def test_an_interrupted_stream_leaves_nothing(tmp_path, monkeypatch):
     assert names(folder) == set()
 
 
+@pytest.mark.parametrize(
+    "shell",
+    [(), ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")],
+    ids=["alone", "in a script's background"],  # where Ctrl-C is ignored
+)
+async def test_sigterm_ends_a_stream_and_leaves_nothing(tmp_path, shell):
+    triton, folder = ScriptedTriton(), tmp_path / "out"
+    asked, answer, infer = asyncio.Event(), asyncio.Event(), triton.infer
+
+    async def held(*request, **options):
+        asked.set()
+        await answer.wait()
+        return await infer(*request, **options)
+
+    triton.infer = held
+    clip = write_video(tmp_path / "clip.mp4")
+    async with scripted_server(triton=triton) as running:
+        command = (*TOUCHLINE, "recognize", clip, "--output", folder, "--server", running.target)
+        process = await asyncio.create_subprocess_exec(*shell, *command)
+        await asyncio.wait_for(asked.wait(), 120)
+        assert names(folder)
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 120) == 143
+        answer.set()
+    assert names(folder) == set()
+
+
+def test_sigterm_interrupts_what_is_no_stream_and_is_as_before_afterwards(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    terminate = Mock(side_effect=lambda _: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr("orchestrator.cli.plan.plan_streams", terminate)
+    assert main(["plan"]) == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_an_output_that_is_no_folder_is_named_before_anything_is_started(tmp_path, capsys):
     clip, file = write_video(tmp_path / "clip.mp4"), tmp_path / "file"
     file.touch()
@@ -94,6 +134,30 @@ def test_an_output_that_is_no_folder_is_named_before_anything_is_started(tmp_pat
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("touchline: --output: expected a folder that can be written: ")
         assert str(file) in line
+
+
+def test_a_command_may_run_in_any_thread(monkeypatch):
+    monkeypatch.setattr("orchestrator.cli.plan.plan_streams", Mock(return_value=0))
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(main, ["plan"]).result() == 0
+
+
+def test_a_folder_for_a_plan_is_checked_before_a_day_is_simulated(tmp_path, monkeypatch, capsys):
+    simulate = Mock(side_effect=AssertionError("a day was simulated"))
+    monkeypatch.setattr("deploy.capacity.study.Simulation", simulate)
+    file = tmp_path / "file"
+    file.touch()
+    assert main(["plan", "--simulate", str(file / "below")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("touchline: --simulate: expected a folder that can be written: ")
+    assert str(file) in line
+
+
+def test_a_simulated_day_is_written_into_a_folder_that_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("deploy.capacity.study._points", lambda *_: [])  # of minutes of simulation
+    folder = tmp_path / "a" / "b"
+    assert main(["plan", "--simulate", str(folder)]) == 0
+    assert names(folder) == {"plan.json", "match_day.png", "curves.png"}
 
 
 @pytest.mark.parametrize("name", ["drawn", "drawn.txt"])
@@ -163,7 +227,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path):
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [sys.executable, "-c", "from orchestrator.cli import main; exit(main())", *listing],
+        [*TOUCHLINE, *listing],
         stdout=writing,
         stderr=subprocess.PIPE,
         check=False,

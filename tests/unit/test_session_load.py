@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from orchestrator.errors import DeadlinePassedError
+from orchestrator.errors import DeadlinePassedError, ModelOverloadedError, SlotsExhaustedError
 from orchestrator.overload.control import LoadControl
 from orchestrator.overload.ladder import Level
 from orchestrator.session import StreamSession
@@ -206,6 +206,20 @@ async def test_what_the_detector_has_no_time_for_is_lost_as_overload_if_live():
     async with Play(triton, STORED) as play:
         found = [await play.frame() for _ in range(3)]
     assert all(isinstance(r, Recognition) for r in found)
+
+
+@pytest.mark.parametrize(
+    "model", ["rfdetr_detector", "sam2_tracker", "siglip_embedder", "resnet_jersey"]
+)
+async def test_stored_streams_lose_no_frame_whichever_model_is_overloaded(model):
+    kinds = (ModelOverloadedError, SlotsExhaustedError, DeadlinePassedError)
+    faults = [kind(model, "no room") for kind in (*kinds, *kinds)]
+    triton = ScriptedTriton(scene=lambda call: [PERSON], faults={model: faults})  # and the ball's
+    async with Play(triton, STORED) as play:
+        found = []
+        while faults:
+            found.append(await play.frame())
+    assert all(isinstance(answer, Recognition) for answer in found)
 
 
 async def test_each_model_is_told_until_when_its_answer_is_worth_something():
