@@ -4,14 +4,12 @@ import argparse
 import asyncio
 import json
 import logging
-import os
-import platform
 import sys
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tests.bench.results import write_report
 from tests.chaos import clock
 from tests.chaos.scenarios import SCENARIOS, Scenario
 from tests.chaos.stage import FRAME_RATE, Outcome, play_through, stage
@@ -74,15 +72,7 @@ def main() -> None:
             row = played(scenario)
             rows.append(row)
             print(f"{scenario.name}: {'; '.join(row['failures']) or 'ok'} {json.dumps(row)}")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    report = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} cores {platform.machine()}, no GPU",
-        "models": "sim, profile bench",
-        "frame_rate": FRAME_RATE,
-        "scenarios": rows,
-    }
-    options.output.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(options.output, models="sim, profile bench", frame_rate=FRAME_RATE, scenarios=rows)
     sys.exit(any(row["failures"] for row in rows))
 
 

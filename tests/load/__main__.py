@@ -3,14 +3,12 @@
 import argparse
 import asyncio
 import json
-import os
-import platform
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from deploy.local.cluster import LocalCluster
 from deploy.local.orchestrator import OrchestratorProcess
+from tests.bench.results import write_report
 from tests.load.measure import Conditions, Point, live_point, saturated_fps
 from tests.load.pictures import MatchPictures
 from tests.load.plots import plot
@@ -197,16 +195,14 @@ def main() -> None:
     options = parser.parse_args()
     plan = QUICK if options.quick else Plan()
     report = asyncio.run(run(plan, options.profile, options.frame_rate, options.budget))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    about = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} cores {platform.machine()}, no GPU",
-        "models": f"sim, profile {options.profile}: no GPU is measured here",
-        "driver": "own closed loop, and perf_analyzer where there is an analyzer_fps",
-        "frames": "640x360 JPEG",
-        "plan": asdict(plan),
-    }
-    options.output.write_text(json.dumps(about | asdict(report), indent=2) + "\n")
+    write_report(
+        options.output,
+        models=f"sim, profile {options.profile}: no GPU is measured here",
+        driver="own closed loop, and perf_analyzer where there is an analyzer_fps",
+        frames="640x360 JPEG",
+        plan=asdict(plan),
+        **asdict(report),
+    )
     plot(report.sweep, report.efficiency.tracker_fps, options.output.with_suffix(".png"))
     print(json.dumps(asdict(report.efficiency)))
     print(f"added p99 at 80 % load: {report.added.added_share:.1%}")

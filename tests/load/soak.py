@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from deploy.local.cluster import LocalCluster
 from deploy.local.orchestrator import OrchestratorProcess
+from tests.bench.results import write_report
 from tests.load.broadcaster import Broadcaster, live_config
 from tests.load.network import Uplink
 from tests.load.pictures import MatchPictures
@@ -156,17 +156,16 @@ def main() -> None:
     grown, tallies = asyncio.run(soak(options.minutes, options.streams, options.frame_rate))
     is_accounted = all(tally.is_accounted and not tally.refusal for tally in tallies)
     counts = sum((tally.counts for tally in tallies), Counter[str]())
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    report = {
-        "minutes": options.minutes,
-        "streams": options.streams,
-        "frame_rate": options.frame_rate,
-        "every_frame_accounted": is_accounted,
-        "reconnections": counts["started"] - options.streams,
-        "counts": counts,
-        "processes": [asdict(one) for one in grown],
-    }
-    options.output.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(
+        options.output,
+        minutes=options.minutes,
+        streams=options.streams,
+        frame_rate=options.frame_rate,
+        every_frame_accounted=is_accounted,
+        reconnections=counts["started"] - options.streams,
+        counts=counts,
+        processes=[asdict(one) for one in grown],
+    )
     for one in grown:
         print(f"{one.process}: {one.begin_mb} MB, then {one.end_mb} MB ({one.growth_share:+.1%})")
     print(f"every frame accounted for: {is_accounted}, of {counts['sent']}")
