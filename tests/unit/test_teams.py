@@ -34,6 +34,23 @@ def test_two_kits_are_told_apart_from_officials():
     assert teams_of(clusters, officials) == [None] * 3
 
 
+def test_two_odd_crops_are_no_side():
+    rng = np.random.default_rng(3)
+    a, b = (unit(3 * np.eye(8)[2] + squad(kit, n, rng)) for kit, n in ((0, 9), (1, 7)))
+    odd = squad(7, 2, rng)
+    clusters = TeamClusters(margin=0.09)
+    clusters.fit(np.concatenate([odd[:1], a, odd[1:], b]))
+    assert (teams_of(clusters, a), teams_of(clusters, b)) == ([Team.A] * 9, [Team.B] * 7)
+
+
+def test_kits_much_alike_are_told_apart_all_the_same():
+    rng = np.random.default_rng(4)
+    a, b = (unit(3 * np.eye(8)[2] + squad(kit, 9, rng, 0.05)) for kit in (0, 1))
+    clusters = TeamClusters(margin=0.09)
+    clusters.fit(np.concatenate([a, b]))
+    assert (teams_of(clusters, a), teams_of(clusters, b)) == ([Team.A] * 9, [Team.B] * 9)
+
+
 def test_nothing_is_said_before_there_are_enough_people():
     clusters = TeamClusters(margin=0.1)
     clusters.fit(squad(0, 3, np.random.default_rng(0)))
