@@ -58,11 +58,16 @@ def test_a_plan_is_built_with_profile_memory_and_timings(rtx, fp16, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["timings"]
 
 
-def test_timings_of_another_machine_are_refused_by_name(rtx, fp16, tmp_path):
+@pytest.mark.parametrize("cache", ["of another machine", None])
+def test_timings_of_another_machine_are_refused_by_name(rtx, fp16, tmp_path, cache):
+    def take(cache, ignore_mismatch):
+        if cache is None:
+            raise TypeError("incompatible function arguments")
+        return False
+
     build = Build(rtx, fp16)
     build.config = SimpleNamespace(  # what TensorRT answers, which TensorRT-RTX never does
-        create_timing_cache=lambda content: content,
-        set_timing_cache=lambda cache, ignore_mismatch: False,
+        create_timing_cache=lambda content: cache, set_timing_cache=take
     )
     with pytest.raises(InputError, match="timings: expected timings of this TensorRT version"):
         build.read_timings(tmp_path / "timings")

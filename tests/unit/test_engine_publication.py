@@ -50,8 +50,10 @@ def damaged(graph, options):
 def build(tmp_path):
     pictures = read_pictures(ROOT / "tests" / "data" / "frame.jpg", 1)
 
-    def one(*, compiler=compiled, precision=Precision.FP16, source=SOURCE, **options):
-        toolchain = Toolchain(MACHINE, compiler, run)
+    def one(
+        *, compiler=compiled, precision=Precision.FP16, source=SOURCE, machine=MACHINE, **options
+    ):
+        toolchain = Toolchain(machine, compiler, run)
         root = tmp_path / "engines"
         return build_engine(source, root, precision, BuildOptions(**options), pictures, toolchain)
 
@@ -95,10 +97,18 @@ def test_the_same_order_again_builds_nothing(build):
     assert build(compiler=must_not_run) == folder
 
 
-def test_another_order_does_not_overwrite(build):
+def test_another_order_does_not_overwrite_and_is_told_what_differs(build):
     before = (build() / "manifest.json").read_bytes()
-    for other in ({"max_batch": 48}, {"precision": Precision.FP32}, {"workspace_gib": 2.0}):
-        with pytest.raises(InputError, match="built with other options"):
+    for other, told in (
+        ({"max_batch": 48}, r"profile \{.*'max': 32\}, not \{.*'max': 48\}"),
+        ({"precision": Precision.FP32}, "precision fp16, not fp32"),
+        ({"workspace_gib": 2.0}, "options .*None.*, not .*2.0"),
+        (
+            {"machine": MACHINE.model_copy(update={"gpu": "NVIDIA L40S"})},
+            "machine .*L4'.* not .*L40S",
+        ),
+    ):
+        with pytest.raises(InputError, match=f"holds an engine of this graph with {told}"):
             build(**other)
     assert (build() / "manifest.json").read_bytes() == before
 
@@ -108,6 +118,24 @@ def test_an_fp16_graph_is_no_reference(build, tmp_path):
     onnx.save(converted(restore_fp32(onnx.load(SOURCE)), Precision.FP16), half)
     with pytest.raises(InputError, match=r"half\.onnx: expected the fp32 graph"):
         build(source=half)
+
+
+def test_a_graph_whose_weights_lie_in_another_file_is_refused(build, tmp_path):
+    split = tmp_path / "split.onnx"
+    onnx.save(restore_fp32(onnx.load(SOURCE)), split, save_as_external_data=True, location="data")
+    with pytest.raises(InputError, match=r"split\.onnx: expected one file with all weights"):
+        build(source=split)
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_an_engine_that_cannot_be_written_leaves_nothing(build, tmp_path, monkeypatch, error):
+    def fail(*places):
+        raise error
+
+    monkeypatch.setattr("training.engine.store.os.rename", fail)
+    with pytest.raises((InputError, KeyboardInterrupt)):
+        build()
+    assert list((tmp_path / "engines").iterdir()) == []
 
 
 def test_a_tampered_and_a_missing_plan_are_refused(build):
@@ -161,3 +189,5 @@ def test_batches_out_of_order_are_refused():
             BuildOptions(**wrong)
     with pytest.raises(InputError, match="more than 0 GiB"):
         dataclasses.replace(BuildOptions(), workspace_gib=0)
+    with pytest.raises(InputError, match="more than 0 GiB"):
+        dataclasses.replace(BuildOptions(), workspace_gib=float("nan"))

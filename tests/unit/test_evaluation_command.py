@@ -7,6 +7,7 @@ import re
 import sys
 from types import ModuleType
 
+import numpy as np
 import pytest
 from PIL import Image
 from tiny_data import write_coco
@@ -49,7 +50,9 @@ def test_runs_are_scored_into_json_plots_and_a_page(run, footage, tmp_path, caps
     assert metrics["clips"].keys() == {"synthetic", "second"}
     assert metrics["pooled"]["detection"]["recall"] == 0.95
     assert metrics["targets"]["tracking.hota"] == {"bound": 0.78, "is_most": False}
-    assert "AP50 people" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "AP50 people" in told
+    assert "40 frames, 0 without a result" in told
     pictures = [(output / f"{name}.png").read_bytes() for name in NAMES]
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
 
@@ -90,8 +93,9 @@ def test_labels_without_roles_masks_and_numbers_are_truth_too(run, tmp_path):
                 x, y, *_ = match.place(person, index)
                 rows.write(f"{index + 1},{person},{x},{y},12,24,1,1,1\n")
     output = tmp_path / "out"
-    arguments = ["evaluate", run, "--truth", sequence.parent, "--output", output]
-    assert main([str(argument) for argument in arguments]) == 0
+    for truth in (sequence.parent, sequence):
+        arguments = ["evaluate", run, "--truth", truth, "--output", output]
+        assert main([str(argument) for argument in arguments]) == 0
     pooled = json.loads((output / "metrics.json").read_text())["pooled"]
     assert pooled["tracking"]["hota"] == 1
     assert pooled["detection"]["person"]["ap"] == 1
@@ -102,6 +106,30 @@ def test_labels_without_roles_masks_and_numbers_are_truth_too(run, tmp_path):
     assert pooled["numbers"]["right_of_readable"] is pooled["numbers"]["precision"] is None
     assert pooled["ball"]["recall"]["8"] is pooled["ball"]["precision"]["8"] is None
     assert pooled["game_state"]["gs_hota"] is None
+
+
+def test_masks_alone_are_truth_too(run, tmp_path):
+    truth = tmp_path / "synthetic"
+    pictures, masks = (truth / name / "synthetic" for name in ("JPEGImages", "Annotations"))
+    pictures.mkdir(parents=True)
+    masks.mkdir(parents=True)
+    for index in range(match.FRAMES):
+        ids = np.zeros((match.HEIGHT, match.WIDTH), np.uint8)
+        for person in match.ASKED:
+            x0, y0, x1, y1 = match.place(person, index)
+            ids[y0:y1, x0:x1] = person
+        image = Image.fromarray(ids).convert("P")
+        image.putpalette([value for value in range(256) for _ in range(3)])
+        image.putdata(ids.ravel().tolist())
+        image.save(masks / f"{index:05d}.png")
+        Image.new("RGB", (match.WIDTH, match.HEIGHT)).save(pictures / f"{index:05d}.jpg")
+    output = tmp_path / "out"
+    order = ["evaluate", run, "--truth", truth, "--output", output]
+    assert main([str(part) for part in order]) == 0
+    pooled = json.loads((output / "metrics.json").read_text())["pooled"]
+    assert pooled["masks"]["j_and_f"] == pooled["tracking"]["hota"] == 1
+    assert pooled["tracking"]["id_switches_per_10s"] is None
+    assert pooled["numbers"]["precision"] is pooled["attributes"]["team_accuracy"] is None
 
 
 def test_an_unknown_clip_is_named(footage, tmp_path, capsys):
@@ -126,6 +154,21 @@ def test_a_truncated_line_is_named(run, footage, capsys):
     assert f"{path}:{match.FRAMES + 1}: expected a RecognizeStreamResponse" in error
 
 
+def test_bytes_that_are_no_text_are_named(run, footage, capsys):
+    path = run / "results.jsonl"
+    path.write_bytes(path.read_bytes() + b"\xff\n")
+    error = refused([run, "--truth", footage], capsys)
+    assert f"{path}:{match.FRAMES + 2}: expected a RecognizeStreamResponse" in error
+
+
+def test_a_number_believed_beyond_measure_is_named(tmp_path, footage, capsys):
+    responses = match.perfect()
+    responses[-1]["summary"]["tracks"][0]["jersey_number_confidence"] = "NaN"
+    run = match.write_run(tmp_path / "run", responses)
+    error = refused([run, "--truth", footage], capsys)
+    assert f":{match.FRAMES + 1}: jersey_number_confidence: expected 0 to 1, found nan" in error
+
+
 def test_missing_and_empty_results_are_named(tmp_path, footage, capsys):
     assert "results.jsonl" in refused([tmp_path / "results.jsonl", "--truth", footage], capsys)
     (tmp_path / "results.jsonl").touch()
@@ -141,7 +184,13 @@ def test_missing_and_empty_results_are_named(tmp_path, footage, capsys):
         (lambda r: r.update(width_px=1280, players=[]), "1280x192 px"),
         (lambda r: r["players"][0].update(track_id="2"), ":4: players: expected every track_id"),
         (lambda r: r["players"][0]["mask"].update(height=9), ":4: mask: size [9, 400]"),
-        (lambda r: r["ball"]["box"].update(x_max=0), ":4: box: expected max above min"),
+        (
+            lambda r: r["ball"]["box"].update(x_max=0),
+            ":4: box: expected finite sides, max",
+        ),
+        (lambda r: r["ball"]["box"].update(x_max="Infinity"), ":4: box: expected finite sides"),
+        (lambda r: r["players"][0].update(confidence="NaN"), ":4: confidence: expected 0 to 1"),
+        (lambda r: r["ball"].update(confidence=2), ":4: ball.confidence: expected 0 to 1, found 2"),
         (lambda r: r.update(frame="4"), ":4: expected a RecognizeStreamResponse"),
     ],
 )
@@ -171,6 +220,32 @@ def test_a_model_is_scored_by_its_own_room(monkeypatch, tmp_path, footage, capsy
     expected = {"asked": ["jersey.onnx", "second"]}
     assert json.loads((tmp_path / "metrics.json").read_text()) == expected
     assert json.loads(capsys.readouterr().out) == expected
+
+
+def test_the_tracker_is_judged_on_stretches_of_its_own(monkeypatch, tmp_path, footage):
+    room = ModuleType("training.tracker.evaluate")
+    asked = []
+    room.evaluate = lambda weights, footage, clips: asked.append(clips)
+    monkeypatch.setitem(sys.modules, room.__name__, room)
+    weights = tmp_path / "tracker.safetensors"
+    weights.touch()
+    assert main(["evaluate", "--of", "tracker", str(weights), "--truth", str(footage)]) == 0
+    assert asked == [()]
+
+
+@pytest.mark.parametrize("clip", ["dev_05:", "dev_05:0", "dev_05:all"])
+def test_a_stretch_without_a_number_of_frames_is_named(clip, run, footage, capsys):
+    order = ["--of", "tracker", run, "--truth", footage, "--clips", clip]
+    assert f"--clips {clip}: expected CLIP, or CLIP:FRAMES" in refused(order, capsys)
+
+
+def test_options_that_would_be_overlooked_are_refused(run, footage, capsys):
+    stand_in = [run, "--stand-in", "yolox.onnx", "--video", "match.mp4"]
+    for option, value in (("--truth", footage), ("--of", "detector"), ("--clips", "a")):
+        error = refused([*stand_in, option, value], capsys)
+        assert "--stand-in: expected without --truth, --of and --clips" in error
+    error = refused([run, "--truth", footage, "--video", "match.mp4"], capsys)
+    assert "--video: expected only with --stand-in" in error
 
 
 @pytest.mark.parametrize("model", ["tracker", "jersey", "embedder"])

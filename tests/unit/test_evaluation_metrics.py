@@ -148,6 +148,29 @@ def test_invented_players_cost_precision_only(tmp_path):
     assert got["tracking.deta_loss.false_positives"] == pytest.approx(1 - share, abs=1e-4)
 
 
+def test_what_a_clip_s_labels_do_not_tell_is_not_held_against_a_run(tmp_path):
+    run, clip = loaded(tmp_path, match.perfect())
+    plain = replace(
+        clip,
+        name="plain",
+        people={n: replace(person, kind="person") for n, person in clip.people.items()},
+        sightings=tuple(tuple(s for s in seen if not s.is_ball) for seen in clip.sightings),
+    )
+    metrics = scores.evaluate([(run, plain), (run, clip)])
+    for name in ("player", "goalkeeper", "referee", "ball"):
+        assert metrics["clips"]["plain"]["detection"][name]["ap50"] is None
+        assert metrics["pooled"]["detection"][name] == {"ap50": 1, "ap": 1}, name
+
+
+def test_without_a_frame_rate_only_the_switches_in_ten_seconds_are_unknown(tmp_path):
+    run, clip = loaded(tmp_path, match.perfect())
+    metrics = scores.evaluate([(run, replace(clip, frame_rate=None))])
+    tracking = metrics["pooled"]["tracking"]
+    assert tracking["id_switches_per_10s"] is None
+    assert (tracking["id_switches"], tracking["hota"]) == (0, 1)
+    assert metrics["pooled"]["masks"]["j"] == 1
+
+
 def test_clips_are_pooled_by_their_counts(tmp_path):
     run, clip = loaded(tmp_path, match.perfect())
     empty = replace(run, frames={0: replace(run.frames[0], players=(), ball=None)})

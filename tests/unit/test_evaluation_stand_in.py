@@ -14,13 +14,13 @@ PERSON = {"x_min": 24, "y_min": 40, "x_max": 56, "y_max": 104}
 """Where the stand-in sees somebody in a picture of 128 px."""
 
 
-def write_video(path, colour, frames=10):
+def write_video(path, colour, frames=10, size=128):
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
-        stream.width = stream.height = 128
+        stream.width = stream.height = size
         stream.pix_fmt = "yuv420p"
         for _ in range(frames):
-            picture = np.full((128, 128, 3), colour, np.uint8)
+            picture = np.full((size, size, 3), colour, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     return path
@@ -42,20 +42,19 @@ def write_run(path, boxed, frames=10):
     return path
 
 
+def order(tmp_path, run, video):
+    options = {
+        "--stand-in": write_stand_in(tmp_path / "yolox.onnx"),
+        "--video": video,
+        "--every": 1,
+        "--output": tmp_path / "out",
+    }
+    return ["evaluate", str(run), *(str(part) for pair in options.items() for part in pair)]
+
+
 def evaluated(tmp_path, colour, boxed):
-    arguments = [
-        "evaluate",
-        write_run(tmp_path / "results.jsonl", boxed),
-        "--stand-in",
-        write_stand_in(tmp_path / "yolox.onnx"),
-        "--video",
-        write_video(tmp_path / "match.mp4", colour),
-        "--every",
-        "1",
-        "--output",
-        tmp_path / "out",
-    ]
-    assert main([str(argument) for argument in arguments]) == 0
+    run = write_run(tmp_path / "results.jsonl", boxed)
+    assert main(order(tmp_path, run, write_video(tmp_path / "match.mp4", colour))) == 0
     return json.loads((tmp_path / "out" / "metrics.json").read_text())
 
 
@@ -72,6 +71,30 @@ def test_whoever_is_boxed_too_rarely_is_not_mostly_boxed(tmp_path):
     assert metrics["boxed"] == 0.7
     assert metrics["players_mostly_boxed"] == 0.0
     assert metrics["shares"] == [0.7]
+
+
+def test_frames_without_a_result_box_nobody(tmp_path):
+    run = write_run(tmp_path / "results.jsonl", lambda index: True)
+    lines = run.read_text().splitlines(keepends=True)
+    run.write_text("".join(lines[:3] + lines[6:8]))  # two gaps, one of them at the end
+    assert main(order(tmp_path, run, write_video(tmp_path / "match.mp4", GREEN))) == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (metrics["frames"], metrics["unanswered"]) == (10, 5)
+    assert (metrics["boxed"], metrics["players_mostly_boxed"]) == (0.5, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("frames", "size", "complaint"),
+    [
+        (8, 128, "frame_index 9: match.mp4 ends before 8"),
+        (10, 64, "128x128 px, but match.mp4 is 64x64"),
+    ],
+)
+def test_a_video_of_something_else_is_refused(tmp_path, capsys, frames, size, complaint):
+    run = write_run(tmp_path / "results.jsonl", lambda index: True)
+    video = write_video(tmp_path / "match.mp4", GREEN, frames, size)
+    assert main(order(tmp_path, run, video)) == 1
+    assert complaint in capsys.readouterr().err
 
 
 def test_people_off_the_grass_are_not_asked_for(tmp_path):

@@ -113,6 +113,11 @@ def test_a_clip_gives_squares_for_the_detector_and_busy_windows_for_the_jersey_n
     assert windows.std(axis=(1, 2)).mean() > pictures[0][300:600].std(axis=(0, 1)).mean()
 
 
+@pytest.mark.parametrize("shape", [(7, 20, 3), (1, 2, 3)])
+def test_a_picture_of_a_few_pixels_still_gives_crops(shape):
+    assert jersey_inputs([np.zeros(shape, np.uint8)]).shape[1:] == (128, 64, 3)
+
+
 def test_a_portrait_picture_is_one_crop():
     assert jersey_inputs([np.zeros((90, 40, 3), np.uint8)]).shape == (1, 128, 64, 3)
 

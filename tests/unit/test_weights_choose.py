@@ -133,6 +133,79 @@ def test_a_sam2_checkpoint_keeps_its_name_beside_the_model(repository, tmp_path)
     assert parameter(config, "image_size") == "512"
 
 
+def test_a_published_sam2_after_our_own_gets_pictures_that_it_can_see_in(repository, tmp_path):
+    (demo,) = read_registry().find(["demo-tracker"])
+    use_entry(demo, repository, repository, "default")
+    assert parameter(served(repository, "sam2_tracker", "default"), "image_size") == "128"
+    entry = registered("sam2.1-hiera-tiny", {"sam2.1_hiera_tiny.pt": b"tensors"}, tmp_path / "s")
+    (file,) = use_entry(entry, tmp_path / "s", repository, "default")
+    assert parameter(read_config(file), "image_size") == "512"
+    file.write_text(file.read_text().replace('"512"', '"256"'))  # as its user prefers
+    use_entry(entry, tmp_path / "s", repository, "default")
+    assert parameter(read_config(file), "image_size") == "256"
+
+
+def test_a_store_of_links_serves_what_they_point_to(repository, tmp_path):
+    entry = registered("sam2.1-hiera-tiny", {"sam2.1_hiera_tiny.pt": b"tensors"}, tmp_path / "blob")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "sam2.1_hiera_tiny.pt").symlink_to("../blob/sam2.1_hiera_tiny.pt")
+    use_entry(entry, tmp_path / "store", repository, "default")
+    weights = repository / "sam2_tracker" / "weights" / "sam2.1_hiera_tiny.pt"
+    assert weights.read_bytes() == b"tensors"
+
+
+def test_a_config_in_another_layout_is_rewritten_or_refused(repository, tmp_path):
+    path = tmp_path / 'a "quoted" name.onnx'
+    write_detector(path, "person,ball", side=512, queries=60)
+    file = config_file(repository, "rfdetr_detector", "cpu")
+    text = file.read_text()
+    before = 'parameters { key: "weights" value { string_value: "weights/demo.onnx" } }'
+    lines = 'parameters: {\n  key: "weights"\n  value: {\n    string_value: "old"\n  }\n}'
+    file.write_text(text.replace(before, lines))
+    use_path(repository, "rfdetr_detector", path, "cpu")
+    assert parameter(read_config(file), "weights") == str(path)
+
+    turned = 'parameters { value { string_value: "weights/demo.onnx" } key: "weights" }'
+    file.write_text(text.replace(before, turned))
+    with pytest.raises(InputError, match="cpu.pbtxt: parameter weights: expected the form"):
+        use_path(repository, "rfdetr_detector", path, "cpu")
+    assert file.read_text() == text.replace(before, turned)
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "complaint"),
+    [
+        (
+            "rfdetr_detector",
+            "resnet_jersey/weights/demo.onnx",
+            "the weights of rfdetr_detector",
+        ),
+        ("rfdetr_detector", "sam2_tracker/weights/demo.safetensors", "an ONNX file"),
+        ("resnet_jersey", "siglip_text/weights/demo", "an ONNX file"),
+        ("siglip_embedder", "resnet_jersey/weights/demo.onnx", "a SigLIP folder"),
+        ("sam2_tracker", "resnet_jersey/weights/demo.onnx", "a SAM2 checkpoint"),
+    ],
+)
+def test_weights_of_another_model_are_refused(repository, model, weights, complaint):
+    file = config_file(repository, model, "cpu")
+    before = file.read_text()
+    with pytest.raises(InputError, match=f"{weights}: expected {complaint}"):
+        use_path(repository, model, repository / weights, "cpu")
+    assert file.read_text() == before
+
+
+def test_a_graph_with_free_sizes_is_refused(repository, tmp_path):
+    import onnx
+
+    path = tmp_path / "free.onnx"
+    write_detector(path, "person,ball", side=512, queries=60)
+    graph = onnx.load(path)
+    graph.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "height"
+    onnx.save(graph, path)
+    with pytest.raises(InputError, match="cpu.pbtxt: the weights do not fit into it: .*height"):
+        use_path(repository, "rfdetr_detector", path, "cpu")
+
+
 def test_weights_whose_copy_is_cut_off_leave_those_before(repository, tmp_path, monkeypatch):
     entry = registered("sam2.1-hiera-tiny", {"sam2.1_hiera_tiny.pt": b"weights"}, tmp_path / "s")
     use_entry(entry, tmp_path / "s", repository, "default")

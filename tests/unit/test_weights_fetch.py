@@ -1,9 +1,11 @@
 """Published checkpoints come whole and right into the store, or not at all."""
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,9 +18,15 @@ DATA = bytes(range(256)) * 1024
 
 
 class Mirror(SimpleHTTPRequestHandler):
-    """Serves a folder, with ranges; `cut` ends every answer early, as a lost connection does."""
+    """Serves a folder, with ranges.
+
+    `cut` ends every answer early, as a lost connection does; with `trickle` bytes come one by one,
+    every 50 ms; an answer waits for `gate`.
+    """
 
     cut: int | None = None
+    trickle = False
+    gate = threading.Event()
     ranges: list[str]
 
     def do_GET(self) -> None:
@@ -32,6 +40,11 @@ class Mirror(SimpleHTTPRequestHandler):
         self.send_response(206)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
+        self.gate.wait(30)
+        if self.trickle:
+            for place in range(200):
+                self.wfile.write(data[place : place + 1])
+                time.sleep(0.05)
         self.wfile.write(data[: self.cut])
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
@@ -69,10 +82,12 @@ def entry(origin: Path) -> Entry:
 def handler(origin: Path) -> type[Mirror]:
     class Handler(Mirror):
         ranges: list[str] = []  # noqa: RUF012
+        gate = threading.Event()
 
         def __init__(self, *arguments: object) -> None:
             super().__init__(*arguments, directory=str(origin))  # type: ignore[arg-type]
 
+    Handler.gate.set()
     return Handler
 
 
@@ -81,6 +96,7 @@ def mirror(handler: type[Mirror]) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
+        handler.gate.set()
         server.shutdown()
 
 
@@ -150,10 +166,61 @@ def test_a_transfer_ends_when_its_time_is_up(entry, mirror, store):
         pull(entry, store, source=mirror, limit_s=0.0)
 
 
-def test_wrong_files_in_the_store_are_replaced(entry, origin, store):
-    folder = pull(entry, store, source=str(origin))
+def test_a_transfer_that_trickles_ends_when_its_time_is_up(entry, mirror, handler, store):
+    handler.trickle = True
+    start = time.monotonic()
+    with pytest.raises(InputError, match="the time is up after"):
+        pull(entry, store, source=mirror, limit_s=0.2)
+    assert time.monotonic() - start < 8  # the trickle lasts 10 s
+
+
+def test_only_wrong_files_in_the_store_are_fetched_and_replaced(entry, mirror, handler, store):
+    folder = pull(entry, store, source=mirror)
     (folder / "model.pt").write_bytes(b"damaged")
-    assert state(entry, pull(entry, store, source=str(origin)), hashing=True) == "verified"
+    (folder / "notes.txt").write_text("of the user")
+    before = len(handler.ranges)
+    assert state(entry, pull(entry, store, source=mirror), hashing=True) == "verified"
+    assert (folder / "notes.txt").read_text() == "of the user"
+    assert len(handler.ranges) == before + 1
+    assert [path.name for path in store.iterdir()] == ["net"]
+
+
+def test_a_second_pull_of_the_same_weights_is_refused_while_one_runs(entry, mirror, handler, store):
+    handler.gate.clear()
+    first = threading.Thread(target=pull, args=(entry, store), kwargs={"source": mirror})
+    first.start()
+    try:
+        while not handler.ranges:
+            time.sleep(0.01)
+        with pytest.raises(InputError, match=r"net\.partial: another pull is under way"):
+            pull(entry, store, source=mirror)
+    finally:
+        handler.gate.set()
+        first.join(30)
+    assert state(entry, store / "net", hashing=True) == "verified"
+    assert [path.name for path in store.iterdir()] == ["net"]
+
+
+@pytest.mark.parametrize("source", ["file:///mirror", "s3://bucket/mirror"])
+def test_an_address_of_another_kind_is_refused_by_name(source, entry, store):
+    with pytest.raises(InputError, match=f"{source}: expected a folder, or an address with http"):
+        pull(entry, store, source=source)
+
+
+def test_a_checkpoint_of_torchvision_goes_on_where_it_broke(
+    entry, mirror, handler, store, monkeypatch
+):
+    weights = SimpleNamespace(url=f"{mirror}net/model.pt")
+    monkeypatch.setattr("torchvision.models.get_weight", lambda name: weights)
+    change = {"source": "torchvision:Net_Weights.V1", "files": entry.files[1:]}
+    published = entry.model_copy(update=change)
+    handler.cut = 150_000
+    with pytest.raises(InputError, match=r"Net_Weights.V1: model.pt could not be .* use --from"):
+        pull(published, store)
+    handler.cut = None
+    folder = pull(published, store)
+    assert int(handler.ranges[-1].removeprefix("bytes=").removesuffix("-")) > 0
+    assert (folder / "model.pt").read_bytes() == DATA
 
 
 def test_a_missing_file_is_named(entry, origin, mirror, store):

@@ -4,6 +4,7 @@ The network is always strongly typed: it computes in the types that the graph st
 knows nothing else, 10 is asked for it, so both build the same engine from the same fp16 graph.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -45,7 +46,7 @@ class BuildOptions:
                 "batches: expected 1 <= min <= opt <= max, "
                 f"got {self.min_batch}, {self.opt_batch}, {self.max_batch}"
             )
-        if self.workspace_gib is not None and self.workspace_gib <= 0:
+        if self.workspace_gib is not None and not 0 < self.workspace_gib < math.inf:
             raise InputError(f"workspace: expected more than 0 GiB, got {self.workspace_gib}")
 
 
@@ -104,7 +105,7 @@ class Build:
         """
         content = path.read_bytes() if path.exists() else b""
         cache = self.config.create_timing_cache(content)
-        if not self.config.set_timing_cache(cache, ignore_mismatch=False):
+        if cache is None or not self.config.set_timing_cache(cache, ignore_mismatch=False):
             raise InputError(f"{path}: expected timings of this TensorRT version and this GPU")
 
     def write_timings(self, path: Path) -> None:

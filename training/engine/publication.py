@@ -54,10 +54,10 @@ def build_engine(
     target = root / folder_name(asked.onnx_sha256, toolchain.machine)
     if target.exists():
         return _same(target, asked)
+    rows = family.inputs(list(pictures), input_side(graph))
     start = time.monotonic()
     plan = toolchain.build(converted(graph, precision), options)
     build_s = time.monotonic() - start
-    rows = family.inputs(list(pictures), input_side(graph))
     figures = pass_gate(onnx_runner(graph), toolchain.run(plan), family, rows)
     built = {
         "plan_sha256": plan_sha256(plan),
@@ -109,9 +109,10 @@ def _manifest(
 
 
 def _same(target: Path, asked: Manifest) -> Path:
-    if not verify(target, asked.machine).is_same_build(asked):
+    differences = verify(target, asked.machine).differences(asked)
+    if differences:
         raise InputError(
-            f"{target}: holds an engine of this graph built with other options; "
+            f"{target}: holds an engine of this graph with {'; '.join(differences)}; "
             "choose another --output, or remove it"
         )
     return target

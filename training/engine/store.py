@@ -55,10 +55,15 @@ class Manifest(BaseModel):
         """Name of the engine's folder."""
         return folder_name(self.onnx_sha256, self.machine)
 
-    def is_same_build(self, other: "Manifest") -> bool:
-        """Whether two engines were asked for with the same words on the same kind of machine."""
-        asked = {"model", "onnx_sha256", "machine", "precision", "profile", "options"}
-        return self.model_dump(include=asked) == other.model_dump(include=asked)
+    def differences(self, asked: "Manifest") -> list[str]:
+        """Say in what this engine is another than the one asked for; empty if in nothing."""
+        names = ("model", "onnx_sha256", "machine", "precision", "profile", "options")
+        ours, theirs = self.model_dump(), asked.model_dump()
+        return [
+            f"{name} {ours[name]}, not {theirs[name]}"
+            for name in names
+            if ours[name] != theirs[name]
+        ]
 
 
 def folder_name(onnx_sha256: str, machine: Machine) -> str:
@@ -81,8 +86,9 @@ def publish(plan: bytes, manifest: Manifest, root: Path) -> Path:
         partial.chmod(0o755)  # mkdtemp's is for the owner alone
         os.rename(partial, target)  # noqa: PTH104  fails on a folder with content, as it must
     except OSError as error:
-        shutil.rmtree(partial)
         raise InputError(f"{target}: expected a free place for the engine: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # is gone if it became the target
     return target
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from training.evaluation.matching import MatchedFrame, MatchedRun
 from training.evaluation.ratios import share
 from training.evaluation.runs import Box
+from training.evaluation.truth import has_ball
 
 REACHES_PX = (4, 8, 16)
 
@@ -25,7 +26,7 @@ class Balls:
 def measure(matched: MatchedRun) -> Balls:
     """Count the balls of one clip; nothing if its labels have no ball."""
     counts = Balls()
-    if not any(seen.is_ball for sightings in matched.clip.sightings for seen in sightings):
+    if not has_ball(matched.clip):
         return counts
     for frame in matched.frames:
         away = _distance(frame)

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import InputError
+from training.whole_file import write_whole
 
 MODELS = ("detector", "tracker", "jersey", "embedder")
 """Rooms of `training/` with `evaluate.evaluate(weights, footage, clips) -> figures`."""
 
 METRICS = "metrics.json"
+_CLIPS_HELP = "with --of: clips to run on; for the tracker also CLIP:FRAMES, its first frames"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,12 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=[],
         metavar="PATH",
-        help="the footage's folder, or the truth of each of the results: CLIP.gt.json.gz, "
-        "or a folder in another format that `touchline data check` knows",
+        help="the footage's folder, with CLIP.gt.json.gz or, in another format that `touchline "
+        "data check` knows, a folder CLIP; or the truth of each of the results",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="write the figures here")
     parser.add_argument("--of", choices=MODELS, help="score this model by itself")
-    parser.add_argument("--clips", nargs="+", metavar="CLIP", help="with --of: clips to run on")
+    parser.add_argument("--clips", nargs="+", metavar="CLIP", help=_CLIPS_HELP)
     parser.add_argument("--stand-in", type=Path, metavar="ONNX", help="instead of truth: a YOLOX")
     parser.add_argument("--video", type=Path, help="with --stand-in: the video of the results")
     parser.add_argument("--every", type=int, default=10, help="with --stand-in: frames to a look")
@@ -56,9 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     if options.stand_in:
+        if options.truth or options.of or options.clips:
+            raise InputError("--stand-in: expected without --truth, --of and --clips")
         _evaluate_by_stand_in(options)
     elif not options.truth:
         raise InputError("--truth: expected the truth of the results, or --stand-in")
+    elif options.video:
+        raise InputError("--video: expected only with --stand-in")
     elif options.of:
         _evaluate_model(options)
     elif options.clips:
@@ -101,7 +107,8 @@ def _evaluate_model(options: argparse.Namespace) -> None:
             f"{footage}: expected rendered clips ({rendered.LAYOUT}): only they tell the masks, "
             f"kits and numbers that a {options.of} is scored on"
         )
-    clips = options.clips or (HELD_OUT if is_rendered else ())
+    # The tracker has its own: stretches of these without a camera cut.
+    clips = options.clips or (HELD_OUT if is_rendered and options.of != "tracker" else ())
     room = import_module(f"training.{options.of}.evaluate")
     metrics = room.evaluate(weights, footage, tuple(clips))
     print(json.dumps(metrics, indent=2))
@@ -130,5 +137,4 @@ def _evaluate_by_stand_in(options: argparse.Namespace) -> None:
 
 
 def _write(metrics: dict[str, Any], directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / METRICS).write_text(json.dumps(metrics, indent=1) + "\n")
+    write_whole(directory / METRICS, (json.dumps(metrics, indent=1) + "\n").encode())

@@ -8,13 +8,15 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
+from training.data.clips import Clip
 from training.evaluation.matching import MatchedRun
 from training.evaluation.ratios import share
 from training.evaluation.runs import Box
-from training.evaluation.truth import role_of
+from training.evaluation.truth import has_ball, role_of
 
-CATEGORIES = ("person", "player", "goalkeeper", "referee", "ball")
-"""Every person is asked for twice: as a person, and under the role."""
+_ROLES = ("player", "goalkeeper", "referee")
+CATEGORIES = ("person", *_ROLES, "ball")
+"""Every person is asked for twice: as a person, and, where labels know roles, under the role."""
 
 
 @dataclass
@@ -32,16 +34,18 @@ class Detections:
 def measure(matched: MatchedRun) -> Detections:
     """Collect the boxes of one clip."""
     part = Detections(image_count=len(matched.frames))
+    known = _known(matched.clip)
     for image, frame in enumerate(matched.frames):
         for seen in frame.people:
             role = role_of(matched.clip.people[seen.object_id])
             part.truth += _entries(image, seen.box_visible, ("person", role))
         for player in frame.players:
             labels = ("person", player.identity.role)
-            part.found += _entries(image, player.box, labels, score=player.confidence)
+            told = [label for label in labels if label in known]
+            part.found += _entries(image, player.box, told, score=player.confidence)
         if frame.true_ball is not None:
             part.truth += _entries(image, frame.true_ball, ("ball",))
-        if frame.ball is not None:
+        if frame.ball is not None and "ball" in known:
             part.found += _entries(image, frame.ball.box, ("ball",), score=frame.ball.confidence)
         part.people += len(frame.people)
         part.players += len(frame.players)
@@ -74,8 +78,14 @@ def figures(parts: Sequence[Detections]) -> dict[str, Any]:
     }
 
 
+def _known(clip: Clip) -> set[str]:
+    """Return the categories that a clip's labels tell; a run is not judged by the others."""
+    roles = set(map(role_of, clip.people.values())) & set(_ROLES)
+    return {"person", *(_ROLES if roles else ()), *(("ball",) if has_ball(clip) else ())}
+
+
 def _entries(
-    image: int, box: Box | None, labels: Sequence[str | None], **more: float
+    image: int, box: Box | None, labels: Sequence[str], **more: float
 ) -> list[dict[str, Any]]:
     assert box is not None
     xywh = [box[0], box[1], box[2] - box[0], box[3] - box[1]]

@@ -59,8 +59,10 @@ def write(metrics: Mapping[str, Any], pictures: Sequence[Path], path: Path) -> N
 def table(metrics: Mapping[str, Any]) -> Table:
     """Return the main figures for a terminal: of all clips, and of the clip that does worst."""
     result = Table("figure", "target", "all clips", "worst clip")
+    pooled = metrics["pooled"]
+    result.caption = f"{pooled['frames']} frames, {pooled['unanswered']} without a result"
     for target in TARGETS:
-        value = target.value(metrics["pooled"])
+        value = target.value(pooled)
         colour = {"met": "green", "missed": "red"}.get(verdict(target, metrics), "default")
         clips = {name: target.value(figures) for name, figures in metrics["clips"].items()}
         result.add_row(

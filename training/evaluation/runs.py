@@ -5,6 +5,7 @@
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ _ROLES = {
     pb.ROLE_REFEREE: "referee",
     pb.ROLE_OTHER: "other",
 }
+_ROUNDING = 1e-6
+"""A belief of 1 may come as the next larger float32."""
 _TEAMS = {pb.TEAM_A: "A", pb.TEAM_B: "B"}
 
 
@@ -106,21 +109,23 @@ def read_run(path: Path) -> Run:
     last: dict[int, Identity] = {}
     final: dict[int, Identity] = {}
     for number, response in _responses(path):
+        where = f"{path}:{number}"
         if response.HasField("recognition"):
-            frame = _frame(response.recognition, f"{path}:{number}")
+            frame = _frame(response.recognition, where)
             if frame.index in frames:
-                raise InputError(f"{path}:{number}: frame_index {frame.index} comes twice")
+                raise InputError(f"{where}: frame_index {frame.index} comes twice")
             frames[frame.index] = frame
             last.update({player.track_id: player.identity for player in frame.players})
         elif response.HasField("summary"):
-            final = {track.track_id: _identity(track) for track in response.summary.tracks}
+            tracks = response.summary.tracks
+            final = {track.track_id: _identity(track, where) for track in tracks}
     if not frames:
         raise InputError(f"{path}: expected at least one line with a recognition")
     return Run(path, _video(path), frames, last | final)
 
 
 def _responses(path: Path) -> Iterator[tuple[int, pb.RecognizeStreamResponse]]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 yield number, Parse(line, pb.RecognizeStreamResponse())
@@ -147,7 +152,8 @@ def _frame(recognition: pb.FrameRecognition, where: str) -> Frame:
         raise InputError(f"{where}: players: expected every track_id once in a frame")
     ball = None
     if recognition.HasField("ball"):
-        ball = Ball(_box(recognition.ball.box, where), recognition.ball.confidence)
+        said = recognition.ball
+        ball = Ball(_box(said.box, where), _belief("ball.confidence", said.confidence, where))
     return Frame(
         recognition.frame_index, recognition.width_px, recognition.height_px, players, ball
     )
@@ -160,21 +166,29 @@ def _player(player: pb.Player, frame: pb.FrameRecognition, where: str) -> Player
         if size != [frame.height_px, frame.width_px]:
             raise InputError(f"{where}: mask: size {size}, expected that of the picture")
         mask = player.mask.rle_counts
-    return Player(
-        player.track_id, _box(player.box, where), player.confidence, _identity(player), mask
-    )
+    confidence = _belief("confidence", player.confidence, where)
+    identity = _identity(player, where)
+    return Player(player.track_id, _box(player.box, where), confidence, identity, mask)
 
 
 def _box(box: pb.PixelBox, where: str) -> Box:
-    if not (box.x_min < box.x_max and box.y_min < box.y_max):
-        raise InputError(f"{where}: box: expected max above min, found {box}".replace("\n", " "))
-    return box.x_min, box.y_min, box.x_max, box.y_max
+    sides = box.x_min, box.y_min, box.x_max, box.y_max
+    if not (sides[0] < sides[2] and sides[1] < sides[3] and all(map(math.isfinite, sides))):
+        raise InputError(f"{where}: box: expected finite sides, max above min, found {sides}")
+    return sides
 
 
-def _identity(said: pb.Player | pb.TrackSummary) -> Identity:
+def _belief(name: str, value: float, where: str) -> float:
+    if not 0 <= value <= 1 + _ROUNDING:
+        raise InputError(f"{where}: {name}: expected 0 to 1, found {value}")
+    return value
+
+
+def _identity(said: pb.Player | pb.TrackSummary, where: str) -> Identity:
+    name = "jersey_number_confidence"
     return Identity(
         role=_ROLES.get(said.role),
         team=_TEAMS.get(said.team),
         jersey_number=said.jersey_number if said.HasField("jersey_number") else None,
-        number_confidence=said.jersey_number_confidence,
+        number_confidence=_belief(name, said.jersey_number_confidence, where),
     )

@@ -6,6 +6,7 @@ the grass are left out, since nobody asks for the bench.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from orchestrator.stages.matching import match, near
 from orchestrator.types.pictures import Boxes, Pixels
 from training.data.pictures import VideoFile
 from training.data.pseudo_labels import StandIn
+from training.errors import InputError
 from training.evaluation.runs import Frame, Run
 
 VERSION = 1
@@ -63,26 +65,29 @@ def evaluate(run: Run, video: Path, stand_in: StandIn, every: int) -> dict[str, 
         every: Look at every so many frames.
 
     Returns:
-        `frames` looked at; `sightings` of the stand-in on grass, and `boxed`, the share of them
-        that the run boxed (IoU of at least 0.3); `players`, those found at five looks or more, and
-        `players_mostly_boxed`, the share of them that is boxed at 80 % of these looks at least;
-        `shares`, the share of looks boxed of each player, rising.
+        `frames` looked at, and those `unanswered`, in which the run boxed nobody; `sightings` of
+        the stand-in on grass, and `boxed`, the share of them that the run boxed (IoU of at least
+        0.3); `players`, those found at five looks or more, and `players_mostly_boxed`, the share
+        of them that is boxed at 80 % of these looks at least; `shares`, the share of looks boxed
+        of each player, rising.
 
     Raises:
-        InputError: The video cannot be read.
+        InputError: The video cannot be read, or is not that of the run.
     """
     everybody: list[Walker] = []
-    looks = 0
+    looks = unanswered = 0
     for frame, picture in _looks(run, video, every):
         people = stand_in.people(picture)
         people = people[_is_on_grass(picture, people)]
         _follow(everybody, people, iou(people, _boxes(frame)).max(axis=1, initial=0) >= BOXED_IOU)
         looks += 1
+        unanswered += frame is None
     sightings = [is_boxed for walker in everybody for is_boxed in walker.is_boxed]
     players = [w for w in everybody if len(w.is_boxed) >= _LEAST_SIGHTINGS]
     return {
         "version": VERSION,
         "frames": looks,
+        "unanswered": unanswered,
         "sightings": len(sightings),
         "boxed": float(np.mean(sightings)) if sightings else None,
         "players": len(players),
@@ -106,15 +111,27 @@ def picture(run: Run, video: Path, stand_in: StandIn, index: int) -> Pixels:
     return np.asarray(canvas, np.uint8)
 
 
-def _looks(run: Run, video: Path, every: int) -> Iterator[tuple[Frame, Pixels]]:
-    indices = [index for index in sorted(run.frames) if index % every == 0]
-    yield from zip(
-        (run.frames[index] for index in indices), VideoFile(video).frames(indices), strict=False
-    )
+def _looks(run: Run, video: Path, every: int) -> Iterator[tuple[Frame | None, Pixels]]:
+    """Yield what the run says of every so many frames of the video, and the picture."""
+    index = -every
+    looks = zip(count(0, every), VideoFile(video).frames(count(0, every)), strict=False)
+    for index, picture in looks:
+        frame, (height, width, _) = run.frames.get(index), picture.shape
+        if frame is not None and (frame.width, frame.height) != (width, height):
+            raise InputError(
+                f"{run.path}: frame_index {index}: {frame.width}x{frame.height} px, "
+                f"but {video.name} is {width}x{height}"
+            )
+        yield frame, picture
+    if max(run.frames) >= index + every:
+        raise InputError(
+            f"{run.path}: frame_index {max(run.frames)}: {video.name} ends before {index + every}"
+        )
 
 
-def _boxes(frame: Frame) -> Boxes:
-    return np.array([player.box for player in frame.players], np.float32).reshape(-1, 4)
+def _boxes(frame: Frame | None) -> Boxes:
+    players = frame.players if frame else ()
+    return np.array([player.box for player in players], np.float32).reshape(-1, 4)
 
 
 def _is_on_grass(picture: Pixels, people: Boxes) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ The classes are called directly with the matched boxes; TrackEval's dataset clas
 files of fixed layouts, are not needed.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,7 @@ from trackeval.metrics import CLEAR, HOTA, Identity
 
 from training.evaluation import switches
 from training.evaluation.matching import MatchedFrame, MatchedRun
-from training.evaluation.ratios import share
 from training.evaluation.switches import Switch
-from training.evaluation.truth import frame_rate
 
 _QUIET = {"PRINT_CONFIG": False}
 _ALPHA_50 = 9
@@ -25,7 +24,11 @@ _ALPHA_50 = 9
 
 @dataclass(frozen=True)
 class Tracking:
-    """What one clip adds to the figures: TrackEval's results, and its switches one by one."""
+    """What one clip adds to the figures: TrackEval's results, and its switches one by one.
+
+    Attributes:
+        seconds: Length of the clip; nan if its labels tell no frame rate.
+    """
 
     hota: dict[str, Any]
     clear: dict[str, Any]
@@ -65,7 +68,7 @@ def measure(matched: MatchedRun) -> Tracking:
         HOTA().eval_sequence(data),
         CLEAR(_QUIET).eval_sequence(data),
         Identity(_QUIET).eval_sequence(data),
-        len(matched.frames) / frame_rate(matched.clip),
+        len(matched.frames) / (matched.clip.frame_rate or math.nan),
         tuple(switches.find(matched)),
     )
 
@@ -75,19 +78,21 @@ def figures(parts: Sequence[Tracking]) -> dict[str, Any]:
 
     Returns:
         `hota`, `deta`, `assa`, `loca` (means over the thresholds), `hota50` (at 0.5), `idf1`,
-        `mota`, all at most 1; `id_switches` and `id_switches_per_10s`; `switch_causes`;
+        `mota`, all at most 1; `id_switches` and `id_switches_per_10s`, None where a
+        frame rate is unknown; `switch_causes`;
         `deta_loss`, which splits `1 - deta` (see `_deta_loss`); and the `switches` themselves.
     """
     hota = HOTA().combine_sequences({i: part.hota for i, part in enumerate(parts)})
     clear = CLEAR(_QUIET).combine_sequences({i: part.clear for i, part in enumerate(parts)})
     identity = Identity(_QUIET).combine_sequences({i: p.identity for i, p in enumerate(parts)})
+    seconds = sum(part.seconds for part in parts)
     return {
         **{name.lower(): float(hota[name].mean()) for name in ("HOTA", "DetA", "AssA", "LocA")},
         "hota50": float(hota["HOTA"][_ALPHA_50]),
         "idf1": float(identity["IDF1"]),
         "mota": float(clear["MOTA"]),
         "id_switches": int(clear["IDSW"]),
-        "id_switches_per_10s": share(10 * clear["IDSW"], sum(part.seconds for part in parts)),
+        "id_switches_per_10s": 10 * clear["IDSW"] / seconds if seconds > 0 else None,
         "switch_causes": switches.causes(s for part in parts for s in part.switches),
         "deta_loss": _deta_loss(hota),
         "switches": [s.as_dict() for part in parts for s in part.switches],

@@ -1,6 +1,7 @@
 """The truth that a run is held against."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from training.data.clips import Clip, Person
@@ -17,14 +18,19 @@ def role_of(person: Person) -> str:
     return _ROLE_OF_KIND.get(person.kind, person.kind)
 
 
+def has_ball(clip: Clip) -> bool:
+    """Return whether a clip's labels tell of a ball, seen or hidden."""
+    return any(seen.is_ball for sightings in clip.sightings for seen in sightings)
+
+
 def truth_of(runs: Sequence[Run], paths: Sequence[Path]) -> list[Clip]:
     """Return the clip of each run.
 
     Args:
         runs: The runs.
         paths: One folder, where each clip is found by the name of its run's video, be it
-            `<clip>.gt.json.gz` or a folder `<clip>`; or the truth of each run, one to one, in any
-            format that `training.data.reading` knows.
+            `<clip>.gt.json.gz` or a folder `<clip>`, which the folder itself may be; or the truth
+            of each run, one to one, in any format that `training.data.reading` knows.
 
     Raises:
         InputError: A clip is not there, is given twice, or does not fit its run.
@@ -43,17 +49,6 @@ def truth_of(runs: Sequence[Run], paths: Sequence[Path]) -> list[Clip]:
     return clips
 
 
-def frame_rate(clip: Clip) -> float:
-    """Return the clip's frames per second.
-
-    Raises:
-        InputError: The clip is a set of stills.
-    """
-    if clip.frame_rate is None:
-        raise InputError(f"{clip.name}: expected a truth with a frame rate, found stills")
-    return clip.frame_rate
-
-
 def _named_by_video(run: Run, folder: Path) -> Path:
     if run.video is None:
         raise InputError(
@@ -64,6 +59,8 @@ def _named_by_video(run: Run, folder: Path) -> Path:
     for path in (folder / f"{name}{_SUFFIX}", folder / name):
         if path.exists():
             return path
+    if folder.resolve().name == name:
+        return folder
     raise InputError(f"{folder / name}{_SUFFIX}: expected the truth of {run.video} ({run.path})")
 
 
@@ -73,7 +70,14 @@ def _read(path: Path) -> Clip:
         raise InputError(
             f"{path}: expected the truth of one video, with the same ids in all frames"
         )
-    return clips[0]
+    return _with_everybody(clips[0])
+
+
+def _with_everybody(clip: Clip) -> Clip:
+    """Add those of whom the labels tell no more than their sightings."""
+    seen = [sighting for frame in clip.sightings for sighting in frame if not sighting.is_ball]
+    unknown = {one.object_id: Person(one.object_id, one.kind, None, None) for one in seen}
+    return replace(clip, people=unknown | clip.people)
 
 
 def _check(run: Run, clip: Clip) -> None:

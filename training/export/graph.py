@@ -10,6 +10,7 @@ import onnxruntime as ort
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx.external_data_helper import uses_external_data
 
 from orchestrator.contracts import Dim, ModelContract, TensorSpec
 from training.errors import InputError
@@ -28,14 +29,18 @@ def read_graph(path: Path) -> ModelProto:
     """Read an ONNX file.
 
     Raises:
-        InputError: The file is missing or is no ONNX; names it.
+        InputError: The file is missing, is no ONNX, or keeps weights in another file, which the
+            sha256 that files and engines are known by would not cover; names it.
     """
     if not path.is_file():
         raise InputError(f"{path}: expected an ONNX file")
     try:
-        return onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
     except DecodeError as error:
         raise InputError(f"{path}: expected an ONNX file: {error}") from error
+    if any(map(uses_external_data, model.graph.initializer)):
+        raise InputError(f"{path}: expected one file with all weights in it")
+    return model
 
 
 def check_graph(model: ModelProto, contract: ModelContract) -> None:

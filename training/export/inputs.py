@@ -15,6 +15,8 @@ CROP_SIZE = (128, 64)
 
 _WINDOW_SHARE = 0.13
 """Height of a person-sized window as a share of a frame's height."""
+_LEAST_HEIGHT = 32
+"""Of a frame, in pixels, for its windows to show anything."""
 
 
 def read_pictures(path: Path, count: int) -> list[Pixels]:
@@ -60,13 +62,13 @@ def detector_inputs(pictures: list[Pixels], side: int) -> NDArray[np.uint8]:
 def jersey_inputs(pictures: list[Pixels], per_picture: int = 12) -> NDArray[np.uint8]:
     """Return crops as the jersey network takes them, uint8 `(n, 128, 64, 3)`.
 
-    A picture higher than wide is taken for a crop of a person. Of any other, the person-sized
-    windows with most contrast are cut out, which leaves out plain grass.
+    A picture higher than wide, or a few pixels high, is taken for a crop of a person. Of any other,
+    the person-sized windows with most contrast are cut out, which leaves out plain grass.
     """
     batches = []
     for picture in pictures:
         height, width = picture.shape[:2]
-        if height > width:
+        if height > width or height < _LEAST_HEIGHT:
             boxes = np.array([[0, 0, width, height]], np.float32)
         else:
             boxes = _busiest_windows(picture, per_picture)

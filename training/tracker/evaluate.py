@@ -136,17 +136,19 @@ def _noisy(person: Sighting, rng: np.random.Generator) -> NDArray[np.float64]:
     return noisy
 
 
-def evaluate(weights: Path, footage: Path, clips: Sequence[str] = JUDGED_CLIPS) -> dict[str, Any]:
+def evaluate(weights: Path, footage: Path, clips: Sequence[str]) -> dict[str, Any]:
     """Follow every person of some clips; see `scores` for what is returned.
 
     Args:
         weights: Any that `sam2_streaming.architecture.load` takes.
         footage: Folder of rendered clips with masks.
-        clips: `NAME`, or `NAME:FRAMES` for its first frames; none of them were learnt.
+        clips: `NAME`, or `NAME:FRAMES` for its first frames; none of them were learnt. Without
+            any, `JUDGED_CLIPS`.
 
     Raises:
-        InputError: The weights do not load.
+        InputError: The weights do not load, or a clip is not as expected.
     """
+    stretches = [_stretch(clip) for clip in clips or JUDGED_CLIPS]
     try:
         network = load(weights)
     except WeightsError as error:
@@ -154,13 +156,20 @@ def evaluate(weights: Path, footage: Path, clips: Sequence[str] = JUDGED_CLIPS) 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     engine = StreamingEngine(network, device, torch.bfloat16)
     judgements, started = [], time.process_time()
-    for spec in clips:
-        name, _, frames = spec.partition(":")
+    for name, frames in stretches:
         clip = read_clip(footage, name)
         tracker = Tracker(engine, "window", slots=1, ttl_s=math.inf)
-        judgements += list(follow(tracker, clip, int(frames or len(clip.sightings))))
+        judgements += list(follow(tracker, clip, frames or len(clip.sightings)))
     seconds = time.process_time() - started
     return scores(judgements) | {"cpu_ms_per_object": 1e3 * seconds / max(len(judgements), 1)}
+
+
+def _stretch(clip: str) -> tuple[str, int | None]:
+    """Return the name and how many frames are asked for; None for all."""
+    name, colon, frames = clip.partition(":")
+    if colon and not (frames.isdecimal() and int(frames)):
+        raise InputError(f"--clips {clip}: expected CLIP, or CLIP:FRAMES with 1 frame or more")
+    return name, int(frames) if colon else None
 
 
 def scores(judgements: Sequence[Judgement]) -> dict[str, Any]:

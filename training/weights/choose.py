@@ -9,10 +9,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from google.protobuf import text_format
 
 from deploy.local.repository import config_file, read_config
 from orchestrator.errors import ClusterError
@@ -22,6 +24,9 @@ from training.whole_file import whole, write_whole
 
 DEFAULT_THRESHOLDS = {"ball": "0.3"}
 """Least confidence of a label that the config had none for; 0.5 for those not named here."""
+
+_OFFICIAL_SAM2_SIDE = "512"
+"""Smallest pictures that a published SAM2 follows players in without fine-tuning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +69,12 @@ def use_path(repository: Path, model: str, weights: Path, variant: str) -> Path:
     Args:
         repository: The model repository.
         model: Name of a model in it.
-        weights: An ONNX file, a SAM2 checkpoint or a SigLIP folder.
+        weights: An ONNX file, a SAM2 checkpoint or a SigLIP folder, as the model takes.
         variant: `cpu`, or `default` for `config.pbtxt`.
 
     Raises:
-        InputError: Model, config or weights are missing, or the config names no weights.
+        InputError: Model, config or weights are missing, the config names no weights, or the
+            weights are not for this model; the config stays as it was.
     """
     try:
         file = config_file(repository, model, variant)
@@ -81,12 +87,46 @@ def use_path(repository: Path, model: str, weights: Path, variant: str) -> Path:
         )
     if not weights.exists():
         raise InputError(f"{weights}: expected the weights of {model}, found nothing")
-    fit = _fit(weights, model)
-    inside = weights.resolve().is_relative_to((repository / model).resolve())
-    named = weights.resolve().relative_to((repository / model).resolve()) if inside else weights
-    parameters = {"weights": str(named if inside else weights.resolve()), **fit.parameters}
-    write_whole(file, _rewritten(file.read_text(), fit.dims, parameters).encode())
+    if model not in _FITS:
+        raise InputError(f"{model}: expected one of {', '.join(_FITS)}: others bring no weights")
+    fit = _FITS[model](weights, current)
+    _check_tensors(fit, current, f"{weights}: expected the weights of {model}")
+    named, home = weights.resolve(), (repository / model).resolve()
+    named = named.relative_to(home) if named.is_relative_to(home) else named
+    parameters = {"weights": str(named), **fit.parameters}
+    text = _rewritten(file.read_text(), fit.dims, parameters)
+    _check_rewritten(text, type(current)(), fit.dims, parameters, file)
+    write_whole(file, text.encode())
     return file
+
+
+def _check_tensors(fit: Fit, config: Any, expected: str) -> None:
+    tensors = {tensor.name for tensor in (*config.input, *config.output)}
+    if fit.dims and fit.dims.keys() != tensors:
+        raise InputError(f"{expected}, tensors {sorted(tensors)}, found {sorted(fit.dims)}")
+
+
+def _check_rewritten(
+    text: str,
+    config: Any,
+    dims: Mapping[str, Sequence[int]],
+    parameters: Mapping[str, str],
+    file: Path,
+) -> None:
+    """Read a text into an empty config; refuse it if that does not say what it should."""
+    try:
+        text_format.Parse(text, config)
+    except text_format.ParseError as error:
+        raise InputError(f"{file}: the weights do not fit into it: {error}") from error
+    for tensor in (*config.input, *config.output):
+        if tensor.name in dims and list(tensor.dims) != list(dims[tensor.name]):
+            raise InputError(f"{file}: tensor {tensor.name}: expected `name` before `dims`")
+    for key, value in parameters.items():
+        if key in config.parameters and config.parameters[key].string_value != value:
+            raise InputError(
+                f"{file}: parameter {key}: expected the form "
+                f'`parameters {{ key: "{key}" value {{ string_value: "..." }} }}`'
+            )
 
 
 def _place(entry: Entry, folder: Path, model: Path) -> Path:
@@ -107,22 +147,12 @@ def _link(origin: Path, path: Path) -> None:
     with whole(path) as partial:
         partial.unlink(missing_ok=True)  # of a command that was killed
         try:
-            os.link(origin, partial)
+            os.link(origin.resolve(), partial)  # a link itself may not mean the same elsewhere
         except OSError:  # another file system
             shutil.copyfile(origin, partial)
 
 
-def _fit(weights: Path, model: str) -> Fit:
-    if weights.suffix == ".onnx":
-        return _onnx_fit(weights)
-    if (weights / "config.json").is_file():
-        return _siglip_fit(weights, model)
-    if weights.suffix == ".safetensors":
-        return _compact_sam2_fit(weights)
-    return Fit()
-
-
-def _onnx_fit(weights: Path) -> Fit:
+def _onnx_fit(weights: Path, _current: Any) -> Fit:
     from training.onnx_file import open_onnx
 
     session = open_onnx(weights)
@@ -133,24 +163,57 @@ def _onnx_fit(weights: Path) -> Fit:
     )
 
 
-def _siglip_fit(folder: Path, model: str) -> Fit:
-    from transformers import SiglipTextConfig, SiglipVisionConfig
+def _siglip_vision_fit(folder: Path, _current: Any) -> Fit:
+    from transformers import SiglipVisionConfig
 
-    if model == "siglip_text":
-        text: Any = SiglipTextConfig.from_pretrained(folder)
-        return Fit({"embedding": [text.projection_size]})
-    vision: Any = SiglipVisionConfig.from_pretrained(folder)
+    vision: Any = SiglipVisionConfig.from_pretrained(_siglip_folder(folder))
     side = vision.image_size
     return Fit({"crops": [side, side, 3], "embedding": [vision.hidden_size]})
 
 
-def _compact_sam2_fit(weights: Path) -> Fit:
-    from safetensors import safe_open
+def _siglip_text_fit(folder: Path, _current: Any) -> Fit:
+    from transformers import SiglipTextConfig
 
-    with safe_open(weights, framework="np") as file:
-        texts = (file.metadata() or {}).values()
+    text: Any = SiglipTextConfig.from_pretrained(_siglip_folder(folder))
+    return Fit({"text": [1], "embedding": [text.projection_size]})
+
+
+def _siglip_folder(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: expected a SigLIP folder, with config.json")
+    return folder
+
+
+def _sam2_fit(weights: Path, current: Any) -> Fit:
+    """Return the side of the pictures: a compact network has its own, a published one any."""
+    if weights.suffix == ".safetensors":
+        return _compact_sam2_fit(weights)
+    if not weights.is_dir() and weights.suffix != ".pt":
+        raise InputError(f"{weights}: expected a SAM2 checkpoint, .pt or .safetensors")
+    was_compact = current.parameters["weights"].string_value.endswith(".safetensors")
+    return Fit(parameters={"image_size": _OFFICIAL_SAM2_SIDE} if was_compact else {})
+
+
+def _compact_sam2_fit(weights: Path) -> Fit:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="np") as file:
+            texts = (file.metadata() or {}).values()
+    except SafetensorError as error:
+        raise InputError(f"{weights}: expected complete safetensors: {error}") from error
     sizes = [json.loads(text)["image_size"] for text in texts if "image_size" in text]
     return Fit(parameters={"image_size": str(sizes[0])} if sizes else {})
+
+
+_FITS: Mapping[str, Callable[[Path, Any], Fit]] = {
+    "rfdetr_detector": _onnx_fit,
+    "resnet_jersey": _onnx_fit,
+    "sam2_tracker": _sam2_fit,
+    "siglip_embedder": _siglip_vision_fit,
+    "siglip_text": _siglip_text_fit,
+}
+"""By model, what its weights, given the present config, make a config say."""
 
 
 def _rewritten(text: str, dims: Mapping[str, Sequence[int]], parameters: Mapping[str, str]) -> str:
@@ -160,7 +223,8 @@ def _rewritten(text: str, dims: Mapping[str, Sequence[int]], parameters: Mapping
         text = re.sub(pattern, rf"\g<1> {', '.join(map(str, sizes))} ]", text)
     for key, value in _with_thresholds(text, parameters).items():
         pattern = _parameter(key)
-        text = re.sub(pattern, lambda found, v=value: f'{found[1]}"{v}"', text)  # type: ignore[misc]
+        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+        text = re.sub(pattern, lambda found, v=quoted: f'{found[1]}"{v}"', text)  # type: ignore[misc]
     return text
 
 
@@ -175,4 +239,5 @@ def _with_thresholds(text: str, parameters: Mapping[str, str]) -> dict[str, str]
 
 
 def _parameter(key: str) -> str:
-    return rf'(parameters \{{ key: "{key}" value \{{ string_value: )"([^"]*)"'
+    value = r'"((?:[^"\\]|\\.)*)"'
+    return rf'(parameters:?\s*\{{\s*key:\s*"{key}"\s*value:?\s*\{{\s*string_value:\s*){value}'

@@ -39,8 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listed.set_defaults(run=_list)
     pulled = commands.add_parser("pull", help="fetch published checkpoints")
     pulled.add_argument("names", nargs="+", metavar="NAME")
-    pulled.add_argument("--from", dest="source", metavar="DIR|URL", help="folder or mirror")
-    pulled.add_argument("--limit", type=float, default=3600.0, metavar="SECONDS")
+    pulled.add_argument("--from", dest="source", metavar="DIR|URL", help="folder or http mirror")
+    pulled.add_argument(
+        "--limit", type=float, default=3600.0, metavar="SECONDS", help="for what comes over HTTP"
+    )
     pulled.set_defaults(run=_pull)
     verified = commands.add_parser("verify", help="read all bytes and compare the hashes")
     verified.add_argument("names", nargs="*", metavar="NAME")
