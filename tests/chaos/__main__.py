@@ -62,10 +62,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("out/chaos.json"))
     parser.add_argument("--only", default="", help="word in the names of the scenarios to play")
     options = parser.parse_args()
+    chosen = [scenario for scenario in SCENARIOS if options.only in scenario.name]
+    if not chosen:
+        parser.error(f"--only: expected a word of {[scenario.name for scenario in SCENARIOS]}")
     rows = []
-    for scenario in SCENARIOS:
-        if options.only not in scenario.name:
-            continue
+    for scenario in chosen:
         if scenario.sets_clock and not clock.IS_INSTALLED:
             print(f"{scenario.name}: not played, libfaketime is not installed")
         else:

@@ -65,4 +65,7 @@ def counted(orchestrator_log: str, name: str) -> float:
 def _total(url: str, name: str) -> float:
     with urllib.request.urlopen(url, timeout=5) as page:
         text = page.read().decode()
-    return sum(float(n) for n in re.findall(rf"^{name}\{{.*\}} (\S+)$", text, re.M))
+    found = re.findall(rf"^{name}\{{.*\}} (\S+)$", text, re.M)
+    if not found:
+        raise LookupError(f"{url}: expected {name}")
+    return sum(map(float, found))

@@ -1,7 +1,9 @@
 """What a chaos scenario wants to know of a stream: who kept their id, how long nothing came."""
 
+import itertools
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +12,8 @@ from touchline_sim.record import load_record
 
 _SAME_IOU = 0.5
 _QUIET_S = 2.0
+_LASTING_S = 0.5
+"""Trouble that lasts less, after a quiet while, is a busy machine's."""
 _MISSING = {
     pb.DEGRADATION_TRACKER_UNAVAILABLE,
     pb.DEGRADATION_IDENTIFICATION_UNAVAILABLE,
@@ -26,11 +30,13 @@ class Entry:
     Attributes:
         at: When it came, `time.monotonic()`.
         ids: Track id by person of the recording.
+        in_sight: Everybody whom the recording shows there.
         is_whole: Whether no model was missing in it.
     """
 
     at: float
     ids: dict[int, int]
+    in_sight: frozenset[int]
     is_whole: bool
 
 
@@ -57,29 +63,30 @@ class Journal:
             count = response.gap.last_frame_index - response.gap.first_frame_index + 1
             self.gaps += [time.monotonic()] * count
         if response.HasField("recognition"):
+            number = self._first + response.recognition.frame_index
+            in_sight = frozenset(self._record.scene(number).person_ids.tolist())
             ids = self._ids(response.recognition)
             is_whole = _MISSING.isdisjoint(response.recognition.degradations)
-            self.entries.append(Entry(time.monotonic(), ids, is_whole))
+            self.entries.append(Entry(time.monotonic(), ids, in_sight, is_whole))
 
-    def longest_gap_s(self, since: float, frame_rate: float) -> float:
-        """Return the longest time between two recognitions from a moment on, less one frame's."""
-        times = [since, *(entry.at for entry in self.entries if entry.at > since)]
-        return max(0.0, float(max(np.diff(times), default=0.0)) - 1 / frame_rate)
+    def longest_gap_s(self, since: float, until: float, frame_rate: float) -> float:
+        """Return the longest time without a recognition between two moments, less one frame's."""
+        times = [since, *(entry.at for entry in self.entries if entry.at > since), until]
+        return max(0.0, float(max(np.diff(times))) - 1 / frame_rate)
 
     def recovered_at(self, fault: float) -> float:
         """Return when a fault's last lost or incomplete frame came; the fault if there is none.
 
-        What comes after a quiet while is not laid to the fault.
+        What comes after a quiet while is laid to the fault only if it lasts.
         """
-        incomplete = [entry.at for entry in self.entries if not entry.is_whole]
         recovered = fault
-        for at in sorted((*self.gaps, *incomplete)):
-            if recovered < at <= recovered + _QUIET_S:
-                recovered = at
+        for begin, end in self._troubles(fault):
+            if begin <= recovered + _QUIET_S or end - begin >= _LASTING_S:
+                recovered = end
         return recovered
 
     def ids_kept(self, fault: float) -> tuple[int, int]:
-        """Count who is in sight before a fault and after the recovery.
+        """Count who is known before a fault and in sight all the while after the recovery.
 
         Returns:
             How many of them have the same track id as before, and how many they are.
@@ -87,8 +94,18 @@ class Journal:
         recovered = self.recovered_at(fault)
         before = self._usual_ids(fault - _WINDOW_S, fault)
         after = self._usual_ids(recovered, recovered + _WINDOW_S)
-        both = before.keys() & after.keys()
-        return sum(before[person] == after[person] for person in both), len(both)
+        there = set(before).intersection(
+            *(one.in_sight for one in self.entries if recovered < one.at <= recovered + _WINDOW_S)
+        )
+        return sum(before[person] == after.get(person) for person in there), len(there)
+
+    def _troubles(self, since: float) -> Iterator[tuple[float, float]]:
+        """Yield when frames were lost or incomplete, from and to, with quiet whiles between."""
+        incomplete = [entry.at for entry in self.entries if not entry.is_whole]
+        times = [at for at in sorted((*self.gaps, *incomplete)) if at > since]
+        begins = [b for a, b in itertools.pairwise([-np.inf, *times]) if b - a > _QUIET_S]
+        ends = [a for a, b in itertools.pairwise([*times, np.inf]) if b - a > _QUIET_S]
+        yield from zip(begins, ends, strict=True)
 
     def _usual_ids(self, begin: float, end: float) -> dict[int, int]:
         """Return the most frequent track id of each person within a time."""

@@ -222,6 +222,7 @@ SCENARIOS = (
         kill_orchestrator,
         after_s=14,
         most_gap_s=12.0,
+        most_recovery_s=12.0,
         least_kept=0.0,  # what it knew of the streams is gone with it
     ),
 )

@@ -94,7 +94,7 @@ class Outcome:
         frames_unaccounted: Of these, without exactly one answer.
         frames_lost: Of these, declared as gaps.
         ids_kept_share: People in sight before and after with the same track id.
-        longest_gap_s: Longest time between two recognitions of a stream, less one frame's.
+        longest_gap_s: Longest time without a recognition of a stream, less one frame's.
         recovery_s: From the fault to the last lost or incomplete frame.
         resumed: Connections that went on where another broke off.
         refusals: How streams ended that did not end well.
@@ -167,13 +167,14 @@ async def play_through(
         for broadcaster, journal, task in zip(broadcasters, journals, scene.playing, strict=True)
         if not task.cancelled()
     ]
-    return _outcome(scenario, survivors, begun, measured)
+    return _outcome(scenario, survivors, begun, begun + after_s, measured)
 
 
 def _outcome(
     scenario: str,
     survivors: list[tuple[Broadcaster, Journal]],
     begun: float,
+    end: float,
     measured: Measures,
 ) -> Outcome:
     kept = [journal.ids_kept(begun) for _, journal in survivors]
@@ -186,7 +187,7 @@ def _outcome(
         frames_unaccounted=sum(tally.unanswered + tally.counts["repeated"] for tally in tallies),
         frames_lost=sum(len(journal.gaps) for journal in journals),
         ids_kept_share=round(sum(k for k, _ in kept) / max(1, sum(n for _, n in kept)), 4),
-        longest_gap_s=round(max(j.longest_gap_s(begun, FRAME_RATE) for j in journals), 2),
+        longest_gap_s=round(max(j.longest_gap_s(begun, end, FRAME_RATE) for j in journals), 2),
         recovery_s=round(max(journal.recovered_at(begun) - begun for journal in journals), 2),
         resumed=sum(tally.counts["resumed"] for tally in tallies),
         refusals=tuple(tally.refusal for tally in tallies if tally.refusal),

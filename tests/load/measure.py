@@ -27,7 +27,8 @@ class Point:
         offered_fps: Frames per second of all that came, refused ones included.
         goodput_fps: Recognitions in time per second, of all streams together.
         lost_share: Frames of admitted streams that became a gap or were dropped by the camera.
-        missed_share: Of their frames, those recognised too late, or dropped as they would be.
+        missed_share: Of their frames, those recognised too late, or dropped as they would be, be it
+            by the camera for want of credit.
         p50_ms: Median time from a frame's arrival to its recognition.
         p95_ms: Likewise the 95th percentile.
         p99_ms: Likewise the 99th percentile.
@@ -153,6 +154,8 @@ async def _play(
             broadcaster.tally.latencies = latencies
         await asyncio.sleep(end_of_warm_up + conditions.seconds - time.monotonic())
         changes = [Counter(broadcaster.tally.counts) for broadcaster in broadcasters]
+        for broadcaster in broadcasters:  # the first ones end now, and leave the others more room
+            broadcaster.tally.latencies = fine_histogram()
     for change, counted in zip(changes, before, strict=True):
         change.subtract(counted)
     return changes, latencies
@@ -170,7 +173,7 @@ def _point(
     shares = [change["in_time"] / seconds for change in admitted]
     total = sum(admitted, Counter())
     lost = total["skipped"] + sum(n for kind, n in total.items() if kind.startswith("gap."))
-    missed = total["late"] + total["gap.OVERLOADED"]
+    missed = total["late"] + total["gap.OVERLOADED"] + total["skipped"]
     frames = max(1, total["sent"] + total["skipped"])
     every = sum((broadcaster.tally.counts for broadcaster in broadcasters), Counter[str]())
     accounted = [b.tally.is_accounted for b in broadcasters if b.tally.counts["started"]]

@@ -196,7 +196,7 @@ async def _closed_loop(script: Script, streams: int, seconds: float) -> float:
             await script.track(sequence, first + done, is_start=not done, is_end=False)
             done += 1
         await script.track(sequence, first + done, is_start=False, is_end=True)
-        return done
+        return done + 1
 
     counts = await asyncio.gather(*(follow(stream) for stream in range(streams)))
     return sum(counts) / (time.monotonic() - begin)

@@ -14,11 +14,14 @@ from soccer.v1 import player_recognition_pb2 as pb
 from orchestrator.settings import IdentifySettings, NumberSettings
 from tests.load.__main__ import QUICK, Efficiency, run
 from tests.load.analyzer import throughput
+from tests.load.measure import Conditions, _play
 from tests.load.network import Relay, Uplink
+from tests.load.pictures import MatchPictures
 from tests.load.plots import plot
-from tests.load.script import rows_due
+from tests.load.script import rows_due, tracker_frames_per_s
 from tests.load.soak import growth, resident_mb
 from tests.load.tally import Tally, fine_histogram, jain_index
+from tests.patience import until
 
 
 def test_frames_arrive_in_order_delayed_and_in_bursts():
@@ -97,6 +100,38 @@ def test_what_comes_after_its_budget_is_late():
     tally.note_sent(0, arrival=time.monotonic() - 10)
     tally.note(answer(0))
     assert (tally.counts["late"], tally.counts["in_time"]) == (1, 0)
+
+
+async def test_every_step_of_the_bare_tracker_counts_the_last_ones_too():
+    class Steps:
+        pictures = MatchPictures(64, 36)
+        count, begun, ended = 0, math.inf, 0.0
+
+        async def track(self, *_: object, **__: object) -> None:
+            self.begun = min(self.begun, time.monotonic())
+            self.count += 1
+            await asyncio.sleep(0.05)
+            self.ended = time.monotonic()
+
+    steps = Steps()
+    rate = await tracker_frames_per_s(steps, [4], 0.2)
+    assert rate == pytest.approx(steps.count / (steps.ended - steps.begun), rel=0.15)
+
+
+async def test_latencies_are_those_of_the_measured_seconds():
+    class Stream:
+        tally = Tally(1.0)
+
+        async def play(self) -> None:
+            for seconds in (9.0, 0.1):  # warm-up, measurement
+                before = self.tally.latencies
+                before.add(seconds)
+                await until(lambda before=before: self.tally.latencies is not before)
+            self.tally.latencies.add(8.0)
+
+    conditions = Conditions("", MatchPictures(64, 36), 0.1, 0.1, 1.0)
+    _, latencies = await asyncio.wait_for(_play([Stream()], conditions), 20)
+    assert latencies.quantile(1.0) == pytest.approx(0.1, rel=0.01)
 
 
 async def test_a_relay_passes_on_until_it_freezes_or_cuts():
