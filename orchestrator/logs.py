@@ -2,7 +2,7 @@
 
 Whoever works for a stream does so inside `about_stream`; tasks and threads started there inherit
 it. What must stay secret is kept out twice: callers log names and sizes only, and `redacted` blots
-out what looks like a key, a token or bytes.
+out what looks like a key, a token or bytes. What goes wrong with every frame fills no disk.
 """
 
 import json
@@ -11,7 +11,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -25,6 +25,8 @@ _frame: ContextVar[int | None] = ContextVar("frame", default=None)
 
 _MAX_TEXT = 8192
 """Longest message or traceback that is written, in characters."""
+_FLOOD, _FLOOD_S = 120, 60.0
+"""Most warnings and errors that one line of code logs within so many seconds."""
 
 _SECRETS = (
     # Anything named like a credential, up to the end of its value.
@@ -81,8 +83,36 @@ def redacted(text: str) -> str:
 def configure_logging(settings: LoggingSettings) -> None:
     """Log to standard error. Called once, by the process's entry point."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(FloodFilter())
     handler.setFormatter(JsonFormatter() if settings.format == "json" else HumanFormatter())
     logging.basicConfig(level=settings.level, handlers=[handler])
+
+
+class FloodFilter(logging.Filter):
+    """Leaves out what one line of code warns of again and again; its next record says how much.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._counts: dict[tuple[str, int], tuple[float, int]] = {}
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        place, now = (record.pathname, record.lineno), self._clock()
+        begun, count = self._counts.get(place, (now, 0))
+        if now - begun >= _FLOOD_S:
+            if count > _FLOOD:
+                left_out = f"{record.getMessage()} ({count - _FLOOD} like it were left out)"
+                record.msg, record.args = left_out, ()
+            begun, count = now, 0
+        self._counts[place] = (begun, count + 1)
+        return count < _FLOOD
 
 
 class JsonFormatter(logging.Formatter):
@@ -111,7 +141,8 @@ class HumanFormatter(logging.Formatter):
         text = f"{_utc(record.created)} {record.levelname} {record.name}{about} "
         text += _BREAKS.sub(_escaped, redacted(record.getMessage()))  # nobody forges a line
         if record.exc_info and record.exc_info[1] is not None:
-            text += "\n" + _traceback(record.exc_info[1])
+            for line in _traceback(record.exc_info[1]).rstrip("\n").split("\n"):
+                text += "\n  " + _BREAKS.sub(_escaped, line)
         return text
 
 

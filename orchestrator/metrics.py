@@ -53,7 +53,7 @@ MODEL_ROWS_PER_SECOND = Gauge(
 )
 MODEL_CAPACITY = Gauge(
     "touchline_model_capacity_rows_per_second",
-    "Batch rows that the ready replicas can answer; absent until one was saturated.",
+    "Batch rows that the ready replicas can answer to this process; absent before it was known.",
     ["model"],
 )
 MODEL_EJECTIONS = Counter(
@@ -84,7 +84,7 @@ TRACKER_REBUILDS = Counter(
 STREAMS = Gauge("touchline_streams", "Streams open now.", ["tenant"])
 STREAM_STARTS = Counter(
     "touchline_stream_starts_total",
-    "Stream starts by outcome: accepted, or why refused.",
+    "Stream starts by outcome: accepted, or why refused; of an empty tenant, before it was known.",
     ["tenant", "outcome"],
 )
 STREAMS_RESUMED = Counter("touchline_streams_resumed_total", "Streams that went on by token.")

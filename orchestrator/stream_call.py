@@ -17,9 +17,11 @@ from orchestrator.errors import (
     ConnectionLostError,
     DrainingError,
     InvalidRequestError,
+    QuotaExceededError,
     TouchlineError,
     status_code,
 )
+from orchestrator.logs import about_stream
 from orchestrator.overload.admission import credit
 from orchestrator.replies import AnswerLog, Replies, StreamContext
 from orchestrator.resume import MAX_TOKEN_CHARACTERS, new_token
@@ -79,16 +81,17 @@ class StreamCall:
         Raises:
             TouchlineError: It was refused, or had to end before its stream did.
         """
-        guard, streams = self._serving.guard, self._serving.streams
-        with guard.audit.following(self._call) as record, self._counting_refusal(record):
+        with self._noted():
             message = await self._config()
             config = to_stream_config(message)
             self._tenant.check_size(config)
-            if await self._handed_over(message):
-                return
+        if await self._handed_over(message):  # and noted there
+            return
+        with self._noted() as record:
             stream = await self._stream(message.resume_token, config)
             with (
-                streams.served(stream),
+                about_stream(stream.id),
+                self._serving.streams.served(stream),
                 self._keeping(stream),
                 self._serving.place(config, stream.state is not None),
                 self._tenant.place(),
@@ -164,7 +167,8 @@ class StreamCall:
         stream.state = session.state
         metrics.STREAM_STARTS.labels(tenant.name, "accepted").inc()
         metrics.STREAMS_RESUMED.inc(self._is_resumed)
-        serving.guard.audit.started(self._call, record, session.stats, name=config.stream_name)
+        call = replace(self._call, id=stream.id)
+        serving.guard.audit.started(call, record, session.stats, name=config.stream_name)
         verb = "resumed" if self._is_resumed else "started"
         log.info("stream %s %r %s", stream.id, config.stream_name, verb)
         return session
@@ -239,14 +243,22 @@ class StreamCall:
             await replies.drain(await self._serving.drain.warning())
 
     @contextmanager
-    def _counting_refusal(self, record: Record) -> Iterator[None]:
-        try:
-            yield
-        except TouchlineError as error:
-            if record.stats is None:
-                outcome = status_code(error).name.lower()
-                metrics.STREAM_STARTS.labels(self._tenant.name, outcome).inc()
-            raise
+    def _noted(self) -> Iterator[Record]:
+        """Note in the audit log how the stream ends, and there and in the metrics a refusal."""
+        with self._serving.guard.audit.following(self._call) as record:
+            try:
+                yield record
+            except Exception as error:
+                if record.stats is None:
+                    metrics.STREAM_STARTS.labels(self._tenant.name, _outcome(error)).inc()
+                raise
+
+
+def _outcome(error: Exception) -> str:
+    """Return the metrics' word for a refusal; a tenant's own quota is no want of room."""
+    if isinstance(error, QuotaExceededError):
+        return "quota_exceeded"
+    return status_code(error).name.lower() if isinstance(error, TouchlineError) else "internal"
 
 
 def _check_same_pictures(config: StreamConfig, earlier: StreamConfig) -> None:

@@ -45,12 +45,21 @@ class Supervisor:
         self._command = tuple(command)
         self._stopping = asyncio.Event()
         self._processes: dict[int, Process] = {}
+        self._listening: set[int] = set()
 
     def stop(self) -> None:
         """Have all workers drain and end."""
         self._stopping.set()
         for process in self._processes.values():
             _signal(process, signal.SIGTERM)
+
+    def profile(self) -> None:
+        """Have all workers begin a profile, or end the one that they take.
+
+        One that does not listen yet may not obey the signal yet, and would die of it.
+        """
+        for number in self._listening:
+            _signal(self._processes[number], signal.SIGUSR2)
 
     async def run(self) -> None:
         """Run until `stop`; says `listening HOST:PORT` once all workers do.
@@ -90,6 +99,7 @@ class Supervisor:
 
     async def _start(self, number: int, environment: dict[str, str]) -> bool:
         """Start a worker and return whether it listens; False if it ended instead."""
+        self._listening.discard(number)
         process = self._processes[number] = await asyncio.create_subprocess_exec(
             *self._command,
             env=environment,
@@ -100,7 +110,9 @@ class Supervisor:
             _signal(process, signal.SIGTERM)
         assert process.stdout is not None
         line = await process.stdout.readline()
-        return line.startswith(b"listening ")
+        if line.startswith(b"listening "):
+            self._listening.add(number)
+        return number in self._listening
 
     async def _keep_running(self, number: int, environment: dict[str, str]) -> None:
         """Start a worker again whenever it ends, ever more slowly while it keeps ending."""
@@ -132,10 +144,11 @@ class Supervisor:
 
 
 async def supervise(settings: ServerSettings) -> None:
-    """Run the workers until SIGTERM or SIGINT; raises as `Supervisor.run`."""
-    supervisor = Supervisor(settings)
+    """Run the workers until SIGTERM or SIGINT; SIGUSR2 is for them. Raises as `Supervisor.run`."""
+    supervisor, loop = Supervisor(settings), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
+        loop.add_signal_handler(number, supervisor.stop)
+    loop.add_signal_handler(signal.SIGUSR2, supervisor.profile)
     await supervisor.run()
 
 

@@ -104,8 +104,7 @@ class FrameTraces:
     def of(self, frame_index: int) -> Iterator[None]:
         """What is logged and measured inside belongs to that frame."""
         span = self._spans.get(frame_index)
-        current = trace.use_span(span) if span else contextlib.nullcontext()
-        with about_frame(frame_index), current:
+        with about_frame(frame_index), _current(span):
             yield
 
     def end(self, frame_index: int, lost: GapReason | None = None) -> None:
@@ -122,6 +121,13 @@ class FrameTraces:
         for span in self._spans.values():
             span.end()
         self._spans.clear()
+
+
+def _current(span: trace.Span | None) -> contextlib.AbstractContextManager[object]:
+    if span is None:
+        return contextlib.nullcontext()
+    # An error inside may be tried again: how the frame fared, `end` says.
+    return trace.use_span(span, record_exception=False, set_status_on_exception=False)
 
 
 def stage_span(name: str) -> contextlib.AbstractContextManager[object]:

@@ -16,8 +16,12 @@ PROFILE = Path(__file__).with_name("profile.toml")
 LATENCIES = Path(__file__).parents[1] / "local" / "sim" / "touchline_sim" / "latency.toml"
 GPUS = ("h200", "a100", "l4", "t4")
 TRACKER = "sam2_tracker"
-STATELESS = ("rfdetr_detector", "resnet_jersey", "siglip_embedder")
+DETECTOR = "rfdetr_detector"
+STATELESS = (DETECTOR, "resnet_jersey", "siglip_embedder")
 """Models that scale by requests. siglip_text is asked once per stream and does not scale."""
+
+_DETECTIONS = 2.0
+"""Requests that a frame makes to the detector: the whole frame, and a closer look for the ball."""
 
 _RANGES = {
     "streams": (1, 100_000),
@@ -123,13 +127,13 @@ def load(gpu: str | None = None, **workload: float | None) -> Profile:
     _check(table["workload"])
     latencies = tomllib.loads(LATENCIES.read_text())[gpu]
     models = {name: _model(name, latencies[name]) for name in (*STATELESS, TRACKER)}
-    rows = _rows_per_frame(table["workload"]["people"], table["workload"]["frame_rate"])
+    crops = _crops_per_frame(table["workload"]["people"], table["workload"]["frame_rate"])
     return Profile(
         gpu=gpu,
         models=models,
         table=table,
-        requests_per_frame={name: min(1.0, count) for name, count in rows.items()},
-        rows_per_request={name: max(1.0, count) for name, count in rows.items()},
+        requests_per_frame={DETECTOR: _DETECTIONS, **{k: min(1.0, n) for k, n in crops.items()}},
+        rows_per_request={DETECTOR: 1.0, **{k: max(1.0, n) for k, n in crops.items()}},
     )
 
 
@@ -154,12 +158,11 @@ def _model(name: str, latency: list[dict[str, Any]]) -> Model:
     )
 
 
-def _rows_per_frame(people: int, frame_rate: float) -> dict[str, float]:
-    """Return the rows that a frame makes on average: the detector's one, and crops in turns."""
+def _crops_per_frame(people: int, frame_rate: float) -> dict[str, float]:
+    """Return the crops that models look at per frame on average: people take turns."""
     settings = Settings.model_fields
     identify, number = settings["identify"].default, settings["number"].default
     return {
-        "rfdetr_detector": 1.0,
         "resnet_jersey": _crops(people, frame_rate, number),
         "siglip_embedder": _crops(people, frame_rate, identify),
     }

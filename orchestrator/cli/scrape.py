@@ -1,4 +1,4 @@
-"""What several orchestrator processes expose at `/metrics`, added up into one reading."""
+"""What several orchestrator processes expose at `/metrics`, added up over those that answer."""
 
 import asyncio
 import math
@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.samples import Sample
 
 from orchestrator.errors import MetricsError
 
 Series = tuple[str, frozenset[tuple[str, str]]]
 """A sample's name and labels."""
+Samples = Mapping[Series, float]
+"""What one process exposes."""
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 _SEEN_BY_ALL = {
@@ -27,6 +28,21 @@ _SEEN_BY_ALL = {
 
 
 @dataclass(frozen=True, slots=True)
+class Scrape:
+    """What the processes that answered expose at one moment.
+
+    Attributes:
+        at: When, in seconds of `time.monotonic`.
+        processes: Samples of each, by its URL.
+        problems: What is wrong with each of the others.
+    """
+
+    at: float
+    processes: Mapping[str, Samples]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """All samples at one moment.
 
@@ -36,7 +52,7 @@ class Reading:
     """
 
     at: float
-    values: Mapping[Series, float]
+    values: Samples
 
     def total(self, name: str, **labels: str) -> float:
         """Return the sum over all series of a name that have these labels."""
@@ -91,33 +107,39 @@ class Change:
         return lower
 
 
-async def read(urls: Iterable[str]) -> Reading:
-    """Read all processes at once.
-
-    Raises:
-        MetricsError: One of them did not answer with metrics.
-    """
+async def read(urls: Iterable[str]) -> Scrape:
+    """Read all processes at once."""
     addresses = [address(url) for url in urls]
     async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-        texts = await asyncio.gather(*(_text_of(session, url) for url in addresses))
-    return merged(dict(zip(addresses, texts, strict=True)))
+        answers = await asyncio.gather(
+            *(_samples_of(session, url) for url in addresses), return_exceptions=True
+        )
+    processes: dict[str, Samples] = {}
+    problems: list[str] = []
+    for url, answer in zip(addresses, answers, strict=True):
+        if isinstance(answer, MetricsError):
+            problems.append(str(answer))
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            processes[url] = answer
+    return Scrape(time.monotonic(), processes, tuple(problems))
 
 
-def merged(texts: Mapping[str, str]) -> Reading:
-    """Add up the expositions of several processes, by their URLs.
+def between(before: Scrape, now: Scrape) -> Change:
+    """Add up the processes that answered both times: one that comes or goes is no growth."""
+    both = before.processes.keys() & now.processes.keys()
+    return Change(*(merged(one.at, [one.processes[url] for url in both]) for one in (before, now)))
 
-    Raises:
-        MetricsError: One of them is something else.
-    """
+
+def merged(at: float, processes: Iterable[Samples]) -> Reading:
+    """Add up what several processes expose."""
     values: defaultdict[Series, float] = defaultdict(float)
-    for url, text in texts.items():
-        for sample in _samples(url, text):
-            series = (sample.name, frozenset(sample.labels.items()))
-            if sample.name in _SEEN_BY_ALL:
-                values[series] = max(values[series], sample.value)
-            else:
-                values[series] += sample.value
-    return Reading(time.monotonic(), values)
+    for samples in processes:
+        for series, value in samples.items():
+            is_shared = series[0] in _SEEN_BY_ALL
+            values[series] = max(values[series], value) if is_shared else values[series] + value
+    return Reading(at, values)
 
 
 def address(url: str) -> str:
@@ -125,12 +147,25 @@ def address(url: str) -> str:
     return url if "://" in url else f"http://{url}/metrics"
 
 
-def _samples(url: str, text: str) -> list[Sample]:
+def parsed(url: str, text: str) -> Samples:
+    """Read the exposition of the process at a URL.
+
+    Raises:
+        MetricsError: It is something else.
+    """
     try:
-        families = text_string_to_metric_families(text)
-        return [sample for family in families for sample in family.samples]
+        families = list(text_string_to_metric_families(text))
     except ValueError as error:
         raise MetricsError(f"{url}: expected Prometheus metrics") from error
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+async def _samples_of(session: aiohttp.ClientSession, url: str) -> Samples:
+    return parsed(url, await _text_of(session, url))
 
 
 async def _text_of(session: aiohttp.ClientSession, url: str) -> str:

@@ -2,51 +2,65 @@
 
 import argparse
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.scrape import Change, read
+from orchestrator.cli.scrape import Change, Scrape, between, read
 from orchestrator.errors import MetricsError
 from orchestrator.overload.ladder import Level
 from orchestrator.telemetry import STAGES
+
+_LEVELS = {float(level): level.name.lower() for level in Level}
 
 
 async def watch(options: argparse.Namespace) -> int:
     """Show tables until interrupted, or once.
 
     Raises:
-        MetricsError: An orchestrator does not answer at the start, or with `--once`.
+        MetricsError: No orchestrator answers at the start.
     """
-    console = Console()
+    console = Console(markup=False)  # names are nobody's commands
     before = await read(options.urls)
-    if options.once:
-        await asyncio.sleep(options.interval)
-        console.print(picture(Change(before, await read(options.urls))))
-        return 0
-    with Live(Text("reading ..."), console=console, screen=True, auto_refresh=False) as live:
+    if not before.processes:
+        raise MetricsError("; ".join(before.problems))
+    with _screen(console, is_kept=options.once) as show:
         while True:
             await asyncio.sleep(options.interval)
-            try:
-                now = await read(options.urls)
-            except MetricsError as error:
-                live.update(Text(str(error), style="red"), refresh=True)
-                continue
-            live.update(picture(Change(before, now)), refresh=True)
+            now = await read(options.urls)
+            show(picture(before, now))
+            if options.once:
+                return int(bool(now.problems))
             before = now
 
 
-def picture(change: Change) -> Group:
-    """Return all tables."""
-    return Group(_summary(change), _tenants(change), _models(change), _stages(change))
+@contextmanager
+def _screen(console: Console, *, is_kept: bool) -> Iterator[Callable[[Group], None]]:
+    """Give what shows a picture: in place of the last one, or below it where that cannot be."""
+    if is_kept or console.is_dumb_terminal or not console.is_terminal:
+        yield console.print
+        return
+    with Live(Text("reading ..."), console=console, screen=True, auto_refresh=False) as live:
+        yield partial(live.update, refresh=True)
+
+
+def picture(before: Scrape, now: Scrape) -> Group:
+    """Return all tables, below what is wrong with processes that do not answer."""
+    problems, change = [Text(text, style="red") for text in now.problems], between(before, now)
+    if not change.now.values:
+        return Group(*problems)
+    tables = (_summary(change), _tenants(change), _models(change), _stages(change))
+    return Group(*problems, *tables)
 
 
 def _summary(change: Change) -> Text:
     now = change.now
-    level = Level(int(now.total("touchline_degradation_level")))
+    level = now.total("touchline_degradation_level")
     used, slots = (now.total(f"touchline_tracker_slots{suffix}") for suffix in ("_used", ""))
     facts = {
         "streams": f"{now.total('touchline_streams'):.0f}",
@@ -54,10 +68,10 @@ def _summary(change: Change) -> Text:
         "frames/s": f"{change.rate('touchline_frames_recognized_total'):.1f}",
         "late/s": f"{change.rate('touchline_deadline_misses_total'):.1f}",
         "SAM2 slots": f"{used:.0f} of {slots:.0f}",
-        "level": level.name.lower(),
+        "level": _LEVELS.get(level, f"{level:g}"),
     }
     text = Text("  ").join(Text.assemble((f"{k} ", "dim"), (v, "bold")) for k, v in facts.items())
-    text.stylize("default" if level is Level.NORMAL else "yellow")
+    text.stylize("yellow" if level else "default")
     for reason, rate in _losses(change):
         text.append(f"\nlost/s {reason}: {rate:.1f}", "yellow")
     return text

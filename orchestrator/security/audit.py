@@ -7,9 +7,11 @@ import logging.handlers
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+from typing_extensions import override
 
 from orchestrator.errors import SettingError, TouchlineError
 from orchestrator.security.rates import TokenBucket
@@ -46,7 +48,9 @@ class Call:
 class Record:
     """What becomes of a call while it runs."""
 
-    stats: StreamStats | None = field(default=None)
+    call: Call
+    """As it is named; once a stream has started, by that stream's id."""
+    stats: StreamStats | None = None
     """Totals of the stream; None until it has started."""
 
 
@@ -70,7 +74,7 @@ class AuditLog:
     @contextmanager
     def following(self, call: Call) -> Iterator[Record]:
         """Note how a call ends: a started stream with its totals, another only if it failed."""
-        record, reason = Record(), ""
+        record, reason = Record(call), ""
         try:
             yield record
         except TouchlineError as error:
@@ -84,13 +88,13 @@ class AuditLog:
             raise
         finally:
             if record.stats is not None:
-                self._ended(call, record.stats, reason or "completed")
+                self._ended(record.call, record.stats, reason or "completed")
             elif reason:
                 self.refused(call.method, call.peer, reason, tenant=call.tenant)
 
     def started(self, call: Call, record: Record, stats: StreamStats, *, name: str) -> None:
-        """Note that a stream began; `name` is the client's name for it."""
-        record.stats = stats
+        """Note that a stream began, or went on; `name` is the client's name for it."""
+        record.call, record.stats = call, stats
         self._write("started", **_named(call), name=name)
 
     def refused(self, method: str, peer: str, reason: str, *, tenant: str | None = None) -> None:
@@ -106,7 +110,8 @@ class AuditLog:
 
     def close(self) -> None:
         """Close the file."""
-        self._handler.close()
+        with _warning():
+            self._handler.close()
 
     def _ended(self, call: Call, stats: StreamStats, reason: str) -> None:
         self._write(
@@ -122,10 +127,23 @@ class AuditLog:
         record: dict[str, _Value] = {"time": datetime.now(UTC).isoformat(), "event": event}
         for name, value in facts.items():
             record[name] = value[:_LONGEST_TEXT] if isinstance(value, str) else value
-        try:
+        with _warning():
             self._log.info("%s", json.dumps(record))
-        except OSError as error:  # of a rotated file; what calls do must not hang on the disk
-            log.warning("%s: cannot write: %s", _SETTING, error.strerror)
+
+
+class _File(logging.handlers.WatchedFileHandler):
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise  # what `emit` failed with
+
+
+@contextmanager
+def _warning() -> Iterator[None]:
+    """Log what the disk refuses: neither calls nor the server's end must hang on it."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("%s: cannot write: %s", _SETTING, error.strerror)
 
 
 def _named(call: Call) -> dict[str, str]:
@@ -136,6 +154,6 @@ def _handler(path: Path | None) -> logging.Handler:
     if path is None:
         return logging.StreamHandler(sys.stderr)
     try:
-        return logging.handlers.WatchedFileHandler(path, encoding="utf-8")
+        return _File(path, encoding="utf-8")
     except OSError as error:
         raise SettingError(_SETTING, f"cannot write {path}: {error.strerror}") from error

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import grpc
 from typing_extensions import override
 
+from orchestrator import metrics
 from orchestrator.errors import (
     PermissionDeniedError,
     SettingError,
@@ -32,6 +33,10 @@ from orchestrator.settings import SecuritySettings
 
 _OPEN_METHODS = "/grpc.health.v1.Health/"
 """Probes of load balancers and kubelets have no credentials."""
+
+_STREAM_METHOD = "/RecognizeStream"
+_NOBODY = ""
+"""The tenant, in metrics, of whom none is known."""
 
 _Metadata = Iterable[tuple[str, str | bytes]]
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
@@ -162,6 +167,8 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
 
     def _refusal(self, method: str, error: TouchlineError) -> _Handler:
         async def refuse(_: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+            if method.endswith(_STREAM_METHOD):
+                metrics.STREAM_STARTS.labels(_NOBODY, status_code(error).name.lower()).inc()
             reason = error.reason if isinstance(error, UnauthenticatedError) else str(error)
             self._audit.refused(method, context.peer(), reason)
             await context.abort(status_code(error), str(error))

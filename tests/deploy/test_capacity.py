@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from deploy.capacity.__main__ import TARGETS, render
 from deploy.capacity.plan import make_plan
-from deploy.capacity.profile import GPUS, STATELESS, TRACKER, load
+from deploy.capacity.profile import DETECTOR, GPUS, STATELESS, TRACKER, load
 from deploy.capacity.queueing import BatchServer
 from deploy.capacity.targets import (
     replicas,
@@ -20,9 +20,12 @@ from deploy.capacity.targets import (
     tracker_share,
     window,
 )
+from deploy.local.repository import DEFAULT_REPOSITORY, config_file, read_config
 from orchestrator.cli import main
 from orchestrator.errors import CapacityError
 from orchestrator.settings import Settings
+from tests.unit.scripted_triton import ScriptedTriton
+from tests.unit.test_session import PERSON, encoded, play
 
 
 def played(server: BatchServer, rate: float, arrivals: int = 40_000) -> float:
@@ -74,6 +77,16 @@ def test_more_requests_wait_longer_and_none_leaves_early(times, shares):
     low, high = (one.saturation * share for share in sorted(shares))
     assert one.in_server(low) <= one.in_server(high) * (1 + 1e-6)
     assert one.response_s(low) >= one.seconds[0] * (1 - 1e-6)
+
+
+async def test_the_detector_is_asked_as_often_as_the_orchestrator_asks_it():
+    triton = ScriptedTriton(scene=lambda call: [PERSON])
+    await play([encoded(index) for index in range(10)], triton)
+    asked = [len(inputs["image"]) for inputs, _ in triton.seen(DETECTOR)]
+    assert len(asked) == 10 * load().requests_per_frame[DETECTOR]
+    assert set(asked) == {load().rows_per_request[DETECTOR]}
+    config = read_config(config_file(DEFAULT_REPOSITORY, DETECTOR, "default"))
+    assert config.parameters["tiles"].string_value == "1"  # as in this session
 
 
 @pytest.mark.parametrize("gpu", GPUS)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import grpc
 import pytest
@@ -137,6 +138,14 @@ def test_a_log_that_cannot_be_written_ends_no_call_and_goes_on_once_it_can(tmp_p
     log.refused("a", "peer", "kept")
     log.close()
     assert [entry["reason"] for entry in entries(folder / "audit.jsonl")] == ["kept"]
+
+
+def test_a_full_disk_ends_neither_a_call_nor_the_server_and_is_said(caplog, capsys):
+    log = AuditLog(Path("/dev/full"))
+    log.refused("a", "peer", "lost")
+    log.close()
+    assert caplog.messages == ["security.audit_file: cannot write: No space left on device"] * 2
+    assert not capsys.readouterr().err
 
 
 def test_long_texts_of_clients_are_cut(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from orchestrator.logs import (
+    FloodFilter,
     HumanFormatter,
     JsonFormatter,
     about_frame,
@@ -126,6 +127,43 @@ def test_a_message_cannot_forge_a_line_or_fill_the_disk():
     written = HumanFormatter().format(record)
     assert written.isprintable()
     assert len(written) < 10_000
+    record = logging.LogRecord("a", logging.INFO, "f.py", 1, "", (), (None, ValueError(text), None))
+    first, *others = HumanFormatter().format(record).split("\n")
+    assert all(line.startswith("  ") and line.isprintable() for line in others)
+    assert len(first) + sum(map(len, others)) < 20_000
+
+
+def warning(line, text="broken", level=logging.ERROR):
+    return logging.LogRecord("a", level, "f.py", line, text + " on %d", (line,), None)
+
+
+def test_what_fails_with_every_frame_is_left_out_and_counted():
+    now = [0.0]
+    flood = FloodFilter(lambda: now[0])
+    written = [flood.filter(warning(1)) for _ in range(25 * 60)]
+    assert sum(written) == 120
+    assert all(written[:120])
+    assert flood.filter(warning(2))  # of another line of code
+    assert all(flood.filter(warning(3, level=logging.INFO)) for _ in range(1000))
+    now[0] = 60.0
+    following, quiet = warning(1), warning(2)
+    assert flood.filter(following)
+    assert following.getMessage() == "broken on 1 (1380 like it were left out)"
+    assert flood.filter(quiet)
+    assert quiet.getMessage() == "broken on 2"
+
+
+def test_the_log_of_a_process_has_room_for_no_flood(capsys):
+    before, level = logging.root.handlers[:], logging.root.level
+    logging.root.handlers = []
+    try:
+        configure_logging(LoggingSettings())
+        for frame in range(500):
+            logging.getLogger("a").error("frame %d failed", frame)
+    finally:
+        logging.root.handlers = before
+        logging.root.setLevel(level)
+    assert len(capsys.readouterr().err.splitlines()) == 120
 
 
 def test_the_level_and_the_format_are_settings(capsys):

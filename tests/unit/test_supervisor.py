@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import functools
 import os
 import signal
 import socket
@@ -13,7 +14,8 @@ import pytest
 from orchestrator.errors import ClusterError, SettingError
 from orchestrator.server import _end_with_supervisor
 from orchestrator.settings import ServerSettings
-from orchestrator.supervisor import Supervisor
+from orchestrator.supervisor import Supervisor, supervise
+from tests.patience import until
 
 # A worker that serves its own number, and ends as the real one does.
 WORKER = """
@@ -120,6 +122,39 @@ async def test_told_to_stop_it_ends_all_workers(supervised):
             os.kill(pid, 0)
     with pytest.raises(ConnectionRefusedError):
         await ask(target)
+
+
+# A worker that can be profiled only once it listens, and that says when it is.
+PROFILED = """
+import os, signal, sys, threading, time
+time.sleep(0.2)
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(3)), daemon=True).start()
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+signal.signal(signal.SIGUSR2, lambda *_: open(f"{sys.argv[1]}/{os.getpid()}", "w").close())
+print("listening there", flush=True)
+while True:
+    time.sleep(10)
+"""
+
+
+async def test_the_signal_for_a_profile_reaches_every_worker_and_ends_nobody(
+    tmp_path, capsys, monkeypatch
+):
+    command = (sys.executable, "-c", PROFILED, str(tmp_path))
+    profiled = functools.partial(Supervisor, command=command)
+    monkeypatch.setattr("orchestrator.supervisor.Supervisor", profiled)
+    running = asyncio.create_task(supervise(ServerSettings(port=0, workers=2, drain_s=1)))
+    said = ""
+    async with asyncio.timeout(60):
+        while "listening" not in said:
+            await asyncio.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGUSR2)  # those that do not listen yet are spared
+            said += capsys.readouterr().out
+        os.kill(os.getpid(), signal.SIGUSR2)
+        await until(lambda: len(list(tmp_path.iterdir())) == 2)
+    assert not running.done()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(running, 60)
 
 
 async def test_a_worker_that_cannot_start_is_said_at_once():

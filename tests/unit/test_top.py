@@ -7,7 +7,16 @@ from rich.console import Console
 
 from orchestrator import metrics
 from orchestrator.cli import main
-from orchestrator.cli.scrape import Change, Reading, address, merged
+from orchestrator.cli.scrape import (
+    Change,
+    Reading,
+    Scrape,
+    address,
+    between,
+    merged,
+    parsed,
+    read,
+)
 from orchestrator.cli.top import picture
 from orchestrator.metrics_server import mirror_pools
 from orchestrator.triton.snapshot import ReplicaState
@@ -41,7 +50,7 @@ def histogram(at: float, name: str, counts: dict[float, float]) -> Reading:
 
 
 def test_processes_are_added_but_what_all_see_alike_is_counted_once():
-    both = merged({"a": WORKER % 0, "b": WORKER % 3})
+    both = merged(0.0, [parsed("a", WORKER % 0), parsed("b", WORKER % 3)])
     assert both.total("touchline_streams", tenant="arena") == 4
     assert both.total("touchline_tracker_slots_used") == 6
     assert both.total("touchline_tracker_slots") == 16
@@ -101,13 +110,77 @@ def test_once_prints_streams_pools_and_level_of_a_running_process(served, capsys
     assert re.search(r"sam2_tracker +1 ready, 1 ejected +5 +7 +50\.0", printed)
 
 
+def scrape_of(at: float, *problems: str, **processes: Reading) -> Scrape:
+    return Scrape(at, {url: one.values for url, one in processes.items()}, problems)
+
+
+def shown(before: Scrape, now: Scrape, width: int = 120) -> str:
+    console = Console(width=width)
+    with console.capture() as printed:
+        console.print(picture(before, now))
+    return printed.get()
+
+
 def test_losses_are_shown_by_reason():
     name = "touchline_frames_lost_total__tenant__arena__reason__overloaded"
-    change = Change(reading(0.0, **{name: 0}), reading(2.0, **{name: 10}))
-    console = Console(width=120)
-    with console.capture() as printed:
-        console.print(picture(change))
-    assert "lost/s overloaded: 5.0" in printed.get()
+    before, now = (scrape_of(at, a=reading(at, **{name: 5 * at})) for at in (0.0, 2.0))
+    assert "lost/s overloaded: 5.0" in shown(before, now)
+
+
+def test_a_process_that_fails_is_named_above_what_the_others_do_and_its_return_is_no_growth():
+    streams = {"touchline_streams": 2}
+    all_there = scrape_of(0.0, a=reading(0.0, frames=0), b=reading(0.0, frames=1000))
+    without_b = scrape_of(2.0, "http://b: no answer", a=reading(2.0, frames=50, **streams))
+    again = scrape_of(4.0, a=reading(4.0, frames=100), b=reading(4.0, frames=1100))
+    assert between(all_there, without_b).rate("frames") == 25
+    assert between(without_b, again).rate("frames") == 25
+    assert shown(all_there, without_b).startswith("http://b: no answer\nstreams 2 ")
+
+
+def test_where_nobody_answers_nothing_is_called_normal():
+    before, now = scrape_of(0.0, a=reading(0.0, frames=0)), scrape_of(2.0, "http://a: no answer")
+    assert shown(before, now) == "http://a: no answer\n"
+
+
+def test_a_level_of_a_newer_version_is_shown_by_its_number_and_a_narrow_terminal_breaks_nothing():
+    levels = {"touchline_degradation_level": 9}
+    before, now = (scrape_of(at, a=reading(at, **levels)) for at in (0.0, 2.0))
+    assert "level 9" in shown(before, now)
+    assert shown(before, now, width=5)
+
+
+def test_of_several_processes_one_that_is_not_there_is_said_and_told_by_the_exit_code(
+    served, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(["top", "127.0.0.1:9", served, "--once", "--interval", "0.05"]) == 1
+    printed = capsys.readouterr().out
+    assert "http://127.0.0.1:9/metrics" in printed
+    assert re.search(r"arena +2 ", printed)
+
+
+def test_a_name_that_looks_like_markup_is_a_name(monkeypatch, capsys):
+    async def page(*_: object) -> str:
+        return 'touchline_frames_received_total{tenant="[/red]"} 1\n'
+
+    monkeypatch.setattr("orchestrator.cli.scrape._text_of", page)
+    assert main(["top", "127.0.0.1:9", "--once", "--interval", "0.01"]) == 0
+    assert "[/red]" in capsys.readouterr().out
+
+
+def test_without_a_terminal_every_picture_is_written(served, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    scrapes = []
+
+    async def read_thrice(urls: list[str]) -> Scrape:
+        if len(scrapes) == 3:
+            raise KeyboardInterrupt
+        scrapes.append(await read(urls))
+        return scrapes[-1]
+
+    monkeypatch.setattr("orchestrator.cli.top.read", read_thrice)
+    assert main(["top", served, "--interval", "0.01"]) == 130
+    assert capsys.readouterr().out.count("level segment_less") == 2
 
 
 def test_a_process_that_is_not_there_is_named(capsys):

@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator import tracing
 from orchestrator.contracts import ModelContract
+from orchestrator.errors import ModelOverloadedError
 from orchestrator.logs import about_stream
 from orchestrator.settings import TracingSettings
 from orchestrator.tracing import FrameTraces, called_by, inference_span, stage_span, tracing_to
@@ -100,6 +101,16 @@ async def test_a_lost_frame_ends_as_an_error(collector):
     assert isinstance(outcomes[0], LostFrame)
     (frame,) = [span for span in collector.spans if span.name == "frame"]
     assert frame.is_error
+
+
+async def test_a_frame_that_waited_for_room_and_was_recognised_is_no_error(collector):
+    full = ModelOverloadedError("rfdetr_detector", "no room")
+    triton = TracedTriton(scene=lambda call: [PERSON, BALL], faults={"rfdetr_detector": [full]})
+    with traced(collector):
+        outcomes, _ = await play([encoded(0)], triton)
+    assert isinstance(outcomes[0], Recognition)
+    (frame,) = [span for span in collector.spans if span.name == "frame"]
+    assert not frame.is_error
 
 
 async def test_frames_are_drawn_one_by_one(collector, monkeypatch):

@@ -15,7 +15,7 @@ from soccer.v1 import player_recognition_pb2 as pb
 from soccer.v1 import player_recognition_pb2_grpc as pb_grpc
 
 from deploy.local.ports import free_ports
-from orchestrator.cli.scrape import read
+from orchestrator.cli.scrape import merged, read
 from orchestrator.settings import ServerSettings
 from orchestrator.supervisor import Supervisor
 from tests.stream.streams import gaps, play, recognitions
@@ -117,5 +117,6 @@ async def test_live_streams_in_different_workers_share_one_rate_and_each_tells_o
     assert {reason for _, reason in lost} == {"QUOTA_EXCEEDED"}
     assert len(lost) + recognized == 24
     for ports, frames_received in ((server.metrics[:1], 12), (server.metrics, 24)):
-        reading = await read(ports)
+        scrape = await read(ports)
+        reading = merged(scrape.at, scrape.processes.values())
         assert reading.total("touchline_frames_received_total", tenant="default") == frames_received
