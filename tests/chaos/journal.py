@@ -1,6 +1,7 @@
 """What a chaos scenario wants to know of a stream: who kept their id, how long nothing came."""
 
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -91,13 +92,19 @@ class Journal:
         Returns:
             How many of them have the same track id as before, and how many they are.
         """
-        recovered = self.recovered_at(fault)
+        begin = self._goes_on_at(self.recovered_at(fault))
+        end = begin + _WINDOW_S
         before = self._usual_ids(fault - _WINDOW_S, fault)
-        after = self._usual_ids(recovered, recovered + _WINDOW_S)
+        after = self._usual_ids(begin, end)
         there = set(before).intersection(
-            *(one.in_sight for one in self.entries if recovered < one.at <= recovered + _WINDOW_S)
+            *(one.in_sight for one in self.entries if begin < one.at <= end)
         )
         return sum(before[person] == after.get(person) for person in there), len(there)
+
+    def _goes_on_at(self, recovered: float) -> float:
+        """Return since when recognitions come again: a client that stands still gets none."""
+        first = next((one.at for one in self.entries if one.at > recovered), recovered)
+        return max(recovered, math.nextafter(first, -math.inf))
 
     def _troubles(self, since: float) -> Iterator[tuple[float, float]]:
         """Yield when frames were lost or incomplete, from and to, with quiet whiles between."""

@@ -47,6 +47,12 @@ def test_who_is_in_sight_and_has_lost_the_track_has_not_kept_the_id():
     assert swapped.ids_kept(FAULT) == (8, 10)
 
 
+def test_ids_after_a_standstill_are_those_of_the_first_answers():
+    still = [*every_100_ms(96, FAULT), *every_100_ms(103, END)]
+    assert journal(still).ids_kept(FAULT) == (10, 10)
+    assert journal(still, ids={1: 51}).ids_kept(FAULT) == (1, 10)
+
+
 def test_trouble_that_begins_late_and_lasts_is_the_fault_s_and_one_late_frame_is_not():
     at = every_100_ms(96, END)
     assert journal(at, broken=[(100.5, 101.5)]).recovered_at(FAULT) == pytest.approx(101.5)
