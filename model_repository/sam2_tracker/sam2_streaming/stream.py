@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sam2_streaming.effort import Candidate, Effort, chosen
 from sam2_streaming.engine import Target
+from sam2_streaming.looks import settled, unknown_look
 from sam2_streaming.masks import place
 from sam2_streaming.memory import ObjectMemory
 from sam2_streaming.pictures import as_tensor
@@ -18,7 +19,7 @@ from sam2_streaming.prompts import Prompt
 from sam2_streaming.requests import InvalidRequestError, StepRequest, StepResult
 from sam2_streaming.shown import Shown, read_shown
 from sam2_streaming.tracked import Tracked
-from sam2_streaming.windows import Follower, Window, cut
+from sam2_streaming.windows import Follower, Window, cut, exclusive
 
 Mode = Literal["window", "frame"]
 
@@ -51,6 +52,7 @@ class Sought:
 
     object_id: int
     follower: Follower
+    look: Tensor
     window: Window
     memory: ObjectMemory | None
     prompt: Prompt | None
@@ -67,6 +69,7 @@ class Plan:
         resting: The other objects, as they will be in this frame.
         windows: The `m` places that are looked at; objects that see the whole frame share one.
         images: What is seen there, uint8 `(m, image_size, image_size, 3)`.
+        is_whole_frame: Whether objects are given the whole frame, as upstream does.
     """
 
     frame_shape: tuple[int, int]
@@ -74,6 +77,21 @@ class Plan:
     resting: Mapping[int, Tracked]
     windows: tuple[Window, ...]
     images: Tensor
+    is_whole_frame: bool
+
+    def settled(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Settle who is where by shirts, see `looks.settled`, then pixel by pixel."""
+        if not self.sought:
+            return logits, logits.new_empty(0, 3)
+        looks = torch.stack([one.look for one in self.sought])
+        windows = [one.window for one in self.sought]
+        if not self.is_whole_frame:
+            pictures = self.images[[self.windows.index(window) for window in windows]]
+            followers = [one.follower for one in self.sought]
+            shown = [one.prompt is not None for one in self.sought]
+            is_prompted = torch.tensor(shown, device=logits.device)
+            logits, looks = settled(logits, pictures, windows, followers, looks, is_prompted)
+        return exclusive(logits, windows), looks
 
     def targets(self, first_image: int) -> list[Target]:
         """What to ask the network, if the images of this plan begin there in its batch."""
@@ -91,11 +109,13 @@ class Found:
         logits: Mask logits of the cuts, fp32 `(n, image_size, image_size)`.
         scores: float32 `(n,)` in `[0, 1]`.
         memories: One per object.
+        looks: See `looks.settled`, `(n, 3)`.
     """
 
     logits: Tensor
     scores: NDArray[np.float32]
     memories: Sequence[ObjectMemory]
+    looks: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +169,17 @@ class Stream:
         windows = tuple(dict.fromkeys(one.window for one in sought))
         images = cut(frame.to(self._settings.device), windows, self._settings.image_size)
         resting = {k: one.coasted() for k, one in tracked.items()}
-        return Plan(shape, sought, resting, windows, images)
+        is_whole = self._settings.mode == "frame"
+        return Plan(shape, sought, resting, windows, images, is_whole)
 
     def conclude(self, plan: Plan, found: Found) -> Outcome:
         """Turn what the network found into an answer and the next state; changes nothing."""
         windows = [sought.window for sought in plan.sought]
         masks = place(found.logits, windows, plan.frame_shape)
         seen = {
-            sought.object_id: Tracked.found(sought.follower, memory, mask, score, sought.age)
-            for sought, memory, mask, score in zip(
-                plan.sought, found.memories, masks, found.scores.tolist(), strict=True
+            sought.object_id: Tracked.found(sought.follower, memory, mask, score, sought.age, look)
+            for sought, memory, mask, score, look in zip(
+                plan.sought, found.memories, masks, found.scores.tolist(), found.looks, strict=True
             )
         }
         objects = dict(sorted({**plan.resting, **seen}.items()))
@@ -209,6 +230,7 @@ class Stream:
         return Sought(
             object_id,
             follower,
+            unknown_look(self._settings.device) if tracked is None else tracked.look,
             window,
             memory=None if tracked is None else tracked.memory,
             prompt=None if shown is None else shown.through(window, self._settings.image_size),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
 from sam2_streaming.effort import Candidate
 from sam2_streaming.masks import FrameMask
@@ -24,6 +25,7 @@ class Tracked:
         score: Of that mask, less what it has lost since.
         age: Frames since the last prompt.
         surprise: Way from where the object was expected to where it was last found, in heights.
+        look: See `looks.settled`, `(3,)`.
     """
 
     memory: ObjectMemory
@@ -32,10 +34,17 @@ class Tracked:
     score: float
     age: int
     surprise: float
+    look: Tensor
 
     @classmethod
     def found(
-        cls, before: Follower, memory: ObjectMemory, mask: FrameMask, score: float, age: int
+        cls,
+        before: Follower,
+        memory: ObjectMemory,
+        mask: FrameMask,
+        score: float,
+        age: int,
+        look: Tensor,
     ) -> "Tracked":
         """The object after a frame in which the network looked for it.
 
@@ -45,11 +54,12 @@ class Tracked:
             mask: Empty if it is out of sight.
             score: In `[0, 1]`; 0 is kept if the mask is empty.
             age: Frames since the last prompt.
+            look: As of this frame.
         """
         follower = before.after(None if mask.is_empty else mask.box)
         way = float(np.linalg.norm(follower.centre - before.expected))
         kept_score = 0.0 if mask.is_empty else score
-        return cls(memory, follower, mask, kept_score, age, way / before.height)
+        return cls(memory, follower, mask, kept_score, age, way / before.height, look)
 
     @property
     def nbytes(self) -> int:

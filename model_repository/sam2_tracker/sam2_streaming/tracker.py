@@ -13,7 +13,7 @@ from sam2_streaming.engine import StreamingEngine
 from sam2_streaming.requests import InvalidRequestError, StepRequest, StepResult
 from sam2_streaming.slots import Slots, UnknownSequenceError, Usage
 from sam2_streaming.stream import Found, Mode, Outcome, Plan, Stream, ViewSettings
-from sam2_streaming.windows import COVER, exclusive
+from sam2_streaming.windows import COVER
 
 StepOutcome = StepResult | InvalidRequestError | UnknownSequenceError
 
@@ -120,22 +120,24 @@ class Tracker:
         ]
         if not targets:
             size = self._settings.image_size
-            return [Found(torch.empty(0, size, size), np.empty(0, np.float32), [])] * len(plans)
+            nothing = Found(
+                torch.empty(0, size, size), np.empty(0, np.float32), [], torch.empty(0, 3)
+            )
+            return [nothing] * len(plans)
+
+        looks: list[Tensor] = []
 
         def resolve(logits: Tensor) -> Tensor:
-            return torch.cat(
-                [
-                    exclusive(logits[part], [one.window for one in plan.sought])
-                    for plan, part in zip(plans, parts, strict=True)
-                    if plan.sought
-                ]
-            )
+            results = [plan.settled(logits[part]) for plan, part in zip(plans, parts, strict=True)]
+            looks.extend(look for _, look in results)
+            return torch.cat([of_one for of_one, _ in results])
 
         pictures = torch.cat([plan.images for plan in plans])
         estimates = self._engine.step(pictures, targets, resolve)
         scores = estimates.scores.cpu().numpy()
         return [
-            Found(estimates.logits[part], scores[part], estimates.memories[part]) for part in parts
+            Found(estimates.logits[part], scores[part], estimates.memories[part], of_one)
+            for part, of_one in zip(parts, looks, strict=True)
         ]
 
 
