@@ -38,6 +38,9 @@ _BIRTH_INSIDE = 0.7
 """A detection of which this share lies on somebody is likelier a part of that body than a birth."""
 _PATIENCE = 3
 """Frames that a track is awaited for every frame in which it was detected."""
+_HIDDEN_PATIENCE = 2
+"""How much longer somebody is awaited whom another hides."""
+_HIDDEN_INSIDE = 0.5
 _LONGEST_GAP_S = 5.0
 """Where frames are missing for longer, whoever is where somebody was may be anybody."""
 _LEAST_COVER_FRAMES = 8
@@ -249,10 +252,17 @@ class Tracker:
         patience = self._coast_frames if self._is_confirmed(tracklet) else 1
         if not tracklet.is_shared:  # who was seen for a moment is not awaited for long
             patience = min(patience, _PATIENCE * tracklet.hits)
+        longest = self._coast_frames
+        if self._is_hidden(tracklet):
+            patience, longest = _HIDDEN_PATIENCE * patience, _HIDDEN_PATIENCE * longest
         x, y = (tracklet.xyxy[:2] + tracklet.xyxy[2:]) / 2
         is_outside = not (0 <= x < frame.width and 0 <= y < frame.height)
-        is_overdue = tracklet.misses > patience or tracklet.away > self._coast_frames
-        return is_outside or is_overdue
+        return is_outside or tracklet.misses > patience or tracklet.away > longest
+
+    def _is_hidden(self, tracklet: Tracklet) -> bool:
+        """Whether somebody who is seen stands where the person should be."""
+        seen = stacked([one.xyxy for one in self._tracklets if not one.misses])
+        return bool(inside_share(tracklet.xyxy, seen).max(initial=0.0) >= _HIDDEN_INSIDE)
 
     def _seen(self, known: set[int], frame: Frame) -> list[Track]:
         return [

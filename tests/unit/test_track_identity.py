@@ -107,6 +107,19 @@ async def test_who_is_hidden_in_a_crossing_comes_out_with_the_same_id():
     assert {t.object_id: float(t.xyxy[0]) for t in tracks.seen} == {1: 120, 2: 20}
 
 
+async def test_who_is_hidden_by_somebody_is_awaited_for_longer():
+    blind = ScriptedTriton(move=lambda i, age, box: (np.zeros(4, np.float32), 0.0))
+    subject = tracker(blind, coast_s=0.5)
+    hidden = (74, 10, 94, 60)
+    for index in range(9):
+        await subject.track(frame(index), people((60 + index, 10, 80 + index, 60), hidden))
+    ended = [
+        (await subject.track(frame(index), people((68, 10, 88, 60)))).ended
+        for index in range(9, 21)
+    ]
+    assert ended == [()] * 10 + [(2,), ()]
+
+
 async def test_two_trackers_do_not_share_ids():
     triton = ScriptedTriton()
     one, two = tracker(triton), tracker(triton)
