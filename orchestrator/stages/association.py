@@ -28,8 +28,8 @@ _INSIDE = 0.8
 _RIVAL_IOU = 0.25
 """Of a mask's box with somebody else's place: where it is less they hardly met."""
 _RIVAL_LIKENESS = 0.3
-"""By so much more a mask looks like somebody else's shirt that shows it. Of 73 such masks in six
-clips, 70 truly lay on the other."""
+"""By so much more a mask looks like somebody else's shirt that shows it. Of 75 such masks in six
+clips 64 clearly lay on the other, 3 on their own person, the rest on both."""
 
 Affinity = NDArray[np.float32]
 
