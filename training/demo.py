@@ -28,6 +28,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
+from training.data.crops import HELD_OUT, HELD_OUT_UNCUT
 from training.errors import InputError
 from training.run.signals import handed_on
 from training.weights.registry import MODEL_REPOSITORY
@@ -60,19 +61,17 @@ class Model:
     is_exported: bool = False
 
 
-_UNSEEN = ("dev_05", "dev_13", "dev_14", "dev_18", "dev_22", "demo_01")
-
 MODELS = (
-    Model("detector", _UNSEEN, {"": "rfdetr_detector/weights/demo.onnx"}, is_exported=True),
+    Model("detector", HELD_OUT, {"": "rfdetr_detector/weights/demo.onnx"}, is_exported=True),
     Model(
         "tracker",
-        ("dev_05", "dev_13", "dev_14:82", "dev_18:72", "dev_22"),  # up to a camera cut
+        HELD_OUT_UNCUT,
         {"": "sam2_tracker/weights/demo.safetensors"},
     ),
-    Model("jersey", _UNSEEN[3:], {"": "resnet_jersey/weights/demo.onnx"}, is_exported=True),
+    Model("jersey", HELD_OUT[3:], {"": "resnet_jersey/weights/demo.onnx"}, is_exported=True),
     Model(
         "embedder",
-        _UNSEEN,
+        HELD_OUT,
         {"vision": "siglip_embedder/weights/demo", "text": "siglip_text/weights/demo"},
     ),
 )
@@ -142,7 +141,7 @@ def train(model: Model, footage: Path, work: Path, *, smoke: bool) -> Path:
         return weights
     # A network of a few steps answers with noise, which no rounding leaves as it is.
     precision = "fp32" if smoke else PRECISION
-    pictures = ["--pictures", str(footage / f"{_UNSEEN[-1]}.mp4"), "--precision", precision]
+    pictures = ["--pictures", str(footage / f"{HELD_OUT[-1]}.mp4"), "--precision", precision]
     target = work / "export"
     _touchline("export", model.name, str(weights), "--output", str(target), *pictures)
     (exported,) = target.glob(f"*.{precision}.onnx")

@@ -80,24 +80,18 @@ def on_rivals(
     Returns:
         The tracks with such masks.
     """
-    dressed = [column for column, track in enumerate(tracks) if track.shirt is not None]
-    expected = stacked([tracks[column].xyxy for column in dressed])
-    masked = [
-        (place, segment.xyxy)
-        for place, column in enumerate(dressed)
-        if (segment := segments[column]) is not None
-    ]
-    places, boxes = [place for place, _ in masked], stacked([box for _, box in masked])
-    meets = iou(boxes, expected) > _RIVAL_IOU
-    meets[np.arange(len(places)), places] = False
-    crowded = np.flatnonzero(meets.any(axis=1))
-    if not len(crowded):
+    masked = [(k, segment.xyxy) for k, segment in enumerate(segments) if segment is not None]
+    columns, boxes = np.array([k for k, _ in masked], int), stacked([box for _, box in masked])
+    meets = iou(boxes, stacked([track.xyxy for track in tracks])) > _RIVAL_IOU
+    meets[np.arange(len(columns)), columns] = False
+    rows = np.flatnonzero(meets.any(axis=1))
+    if not len(rows):
         return []
-    known = np.stack([track.shirt for track in tracks if track.shirt is not None])
-    alike = likeness(shirts(pixels, boxes[crowded]), known)
-    own = alike[np.arange(len(crowded)), np.array(places)[crowded]]
-    rival = np.where(meets[crowded], alike, 0).max(axis=1)
-    return [dressed[places[row]] for row in crowded[rival > own + _RIVAL_LIKENESS]]
+    alike = likeness(shirts(pixels, boxes[rows]), _known(tracks))
+    own = alike[np.arange(len(rows)), columns[rows]]
+    rival = np.where(meets[rows], np.nan_to_num(alike), 0).max(axis=1)
+    found: list[int] = columns[rows[rival > own + _RIVAL_LIKENESS]].tolist()
+    return found
 
 
 def associate(
@@ -142,12 +136,15 @@ def _masked(people: Detections, segments: Sequence[Segment | None]) -> Affinity:
 
 def _fitting(worn: Shirts, tracks: Sequence[Tracklet]) -> Affinity:
     """Return what is left of an affinity in view of the shirts, `(detections, tracks)`."""
-    fitting = np.ones((len(worn), len(tracks)), np.float32)
-    columns = [column for column, track in enumerate(tracks) if track.shirt is not None]
-    if columns:
-        known = np.stack([track.shirt for track in tracks if track.shirt is not None])
-        fitting[:, columns] -= _SHIRT_WEIGHT * (1 - likeness(worn, known))
-    return fitting
+    alike = likeness(worn, _known(tracks))
+    return np.where(np.isnan(alike), np.float32(1), 1 - _SHIRT_WEIGHT * (1 - alike))
+
+
+def _known(tracks: Sequence[Tracklet]) -> Shirts:
+    """Return the shirts of tracks, nan where one is not known yet."""
+    unknown = np.full(3, np.nan, np.float32)
+    known = [unknown if track.shirt is None else track.shirt for track in tracks]
+    return np.array(known, np.float32).reshape(-1, 3)
 
 
 def _ranked(affinity: Affinity, tracks: Sequence[Tracklet], least: float) -> Affinity:

@@ -41,6 +41,7 @@ _PATIENCE = 3
 _HIDDEN_PATIENCE = 2
 """How much longer somebody is awaited whom another hides."""
 _HIDDEN_INSIDE = 0.5
+"""Who should be with this share of the body where somebody is seen is hidden by that one."""
 _LONGEST_GAP_S = 5.0
 """Where frames are missing for longer, whoever is where somebody was may be anybody."""
 _LEAST_COVER_FRAMES = 8
@@ -240,29 +241,24 @@ class Tracker:
 
     def _bury(self, frame: Frame) -> tuple[int, ...]:
         """End tracklets that are lost, gone from the picture, or on somebody else."""
-        ended = {t.object_id for t in self._tracklets if self._is_lost(t, frame)}
+        seen = stacked([t.xyxy for t in self._tracklets if not t.misses])
+        ended = {t.object_id for t in self._tracklets if t.misses and self._is_lost(t, seen, frame)}
         ended |= duplicates(self._tracklets, self._settings.duplicate_iou, self._cover_frames)
         self._tracklets = [t for t in self._tracklets if t.object_id not in ended]
         self._segmenter.forget(ended)
         return tuple(sorted(ended))
 
-    def _is_lost(self, tracklet: Tracklet, frame: Frame) -> bool:
-        if not tracklet.misses:
-            return False
+    def _is_lost(self, tracklet: Tracklet, seen: Boxes, frame: Frame) -> bool:
+        """Whether an undetected tracklet is given up; `seen` are the boxes of those detected."""
         patience = self._coast_frames if self._is_confirmed(tracklet) else 1
         if not tracklet.is_shared:  # who was seen for a moment is not awaited for long
             patience = min(patience, _PATIENCE * tracklet.hits)
         longest = self._coast_frames
-        if self._is_hidden(tracklet):
+        if inside_share(tracklet.xyxy, seen).max(initial=0.0) >= _HIDDEN_INSIDE:
             patience, longest = _HIDDEN_PATIENCE * patience, _HIDDEN_PATIENCE * longest
         x, y = (tracklet.xyxy[:2] + tracklet.xyxy[2:]) / 2
         is_outside = not (0 <= x < frame.width and 0 <= y < frame.height)
         return is_outside or tracklet.misses > patience or tracklet.away > longest
-
-    def _is_hidden(self, tracklet: Tracklet) -> bool:
-        """Whether somebody who is seen stands where the person should be."""
-        seen = stacked([one.xyxy for one in self._tracklets if not one.misses])
-        return bool(inside_share(tracklet.xyxy, seen).max(initial=0.0) >= _HIDDEN_INSIDE)
 
     def _seen(self, known: set[int], frame: Frame) -> list[Track]:
         return [

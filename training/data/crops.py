@@ -22,6 +22,8 @@ from training.errors import InputError
 from training.whole_file import whole
 
 HELD_OUT = ("dev_05", "dev_13", "dev_14", "dev_18", "dev_22", "demo_01")
+HELD_OUT_UNCUT = ("dev_05", "dev_13", "dev_14:82", "dev_18:72", "dev_22")
+"""Up to the frame before a camera cut: across it, a tracker must be re-prompted."""
 
 PATCH_HEIGHT, PATCH_WIDTH = 160, 96
 GROWTH = 1.25

@@ -22,11 +22,10 @@ from sam2_streaming.requests import StepRequest
 from sam2_streaming.tracker import Tracker
 
 from orchestrator.imaging import inside_share
+from training.data.crops import HELD_OUT_UNCUT
 from training.data.footage import Clip, Sighting, read_clip
 from training.errors import InputError
 
-JUDGED_CLIPS = ("dev_05", "dev_13", "dev_14:82", "dev_18:72", "dev_22")
-"""Held-out clips, up to the frame before a camera cut: across it, a tracker must be re-prompted."""
 MIN_HEIGHT_PX = 24
 PROMPT_NOISE = 0.03
 AGES = ((1, 1), (8, 12), (25, 35), (55, 65), (90, 110), (140, 160), (190, 210))
@@ -143,12 +142,12 @@ def evaluate(weights: Path, footage: Path, clips: Sequence[str]) -> dict[str, An
         weights: Any that `sam2_streaming.architecture.load` takes.
         footage: Folder of rendered clips with masks.
         clips: `NAME`, or `NAME:FRAMES` for its first frames; none of them were learnt. Without
-            any, `JUDGED_CLIPS`.
+            any, `HELD_OUT_UNCUT`.
 
     Raises:
         InputError: The weights do not load, or a clip is not as expected.
     """
-    stretches = [_stretch(clip) for clip in clips or JUDGED_CLIPS]
+    stretches = [_stretch(clip) for clip in clips or HELD_OUT_UNCUT]
     try:
         network = load(weights)
     except WeightsError as error:
