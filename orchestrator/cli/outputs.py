@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ from google.protobuf.json_format import MessageToDict, MessageToJson
 from soccer.v1 import player_recognition_pb2 as pb
 
 from orchestrator.errors import InvalidRequestError
+from orchestrator.merged_ids import MergedIds
 
 
 @contextmanager
@@ -41,20 +42,24 @@ class ResultFiles:
     """`results.jsonl`, `mot.txt` and `summary.json` in one directory.
 
     `results.jsonl` has one response a line, as protobuf JSON with the proto's field names;
-    `mot.txt` is in MOTChallenge form, frames counted from 1.
+    `mot.txt` is in MOTChallenge form, frames counted from 1, with the ids that tracks have in the
+    end, after all merges.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._results = (directory / "results.jsonl").open("w")
-        self._mot = (directory / "mot.txt").open("w")
+        self._files = ExitStack()
+        self._results = self._files.enter_context((directory / "results.jsonl").open("w"))
+        self._boxes = self._files.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115  is closed
+        """The lines of `mot.txt`, with the ids as they were said at once."""
+        self._merged = MergedIds()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._results.close()
-        self._mot.close()
+        with self._files:
+            self._write_mot()
 
     def write(self, response: pb.RecognizeStreamResponse) -> None:
         """Append one response."""
@@ -66,7 +71,10 @@ class ResultFiles:
         )
         self._results.write(text + "\n")
         if response.HasField("recognition"):
-            self._write_mot(response.recognition)
+            self._note_boxes(response.recognition)
+        elif response.HasField("identity_update"):
+            update = response.identity_update
+            self._merged.note(update.track_id, update.merged_into_track_id)
 
     def write_summary(self, summary: pb.StreamSummary, facts: dict[str, Any]) -> dict[str, Any]:
         """Write the totals, with the client's own facts first; return what was written."""
@@ -79,11 +87,18 @@ class ResultFiles:
         path.write_text(json.dumps(totals, indent=2) + "\n")
         return totals
 
-    def _write_mot(self, recognition: pb.FrameRecognition) -> None:
+    def _note_boxes(self, recognition: pb.FrameRecognition) -> None:
         for player in recognition.players:
             box = player.box
-            self._mot.write(
+            self._boxes.write(
                 f"{recognition.frame_index + 1},{player.track_id},{box.x_min:.2f},{box.y_min:.2f},"
                 f"{box.x_max - box.x_min:.2f},{box.y_max - box.y_min:.2f},"
                 f"{player.confidence:.4f},-1,-1,-1\n"
             )
+
+    def _write_mot(self) -> None:
+        self._boxes.seek(0)
+        with (self._directory / "mot.txt").open("w") as mot:
+            for line in self._boxes:
+                frame, track_id, rest = line.split(",", 2)
+                mot.write(f"{frame},{self._merged.final(int(track_id))},{rest}")

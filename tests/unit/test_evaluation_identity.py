@@ -35,6 +35,18 @@ def test_swapped_ids_cost_association_only(tmp_path):
     assert [s["frame_index"] for s in got["tracking.switches"]] == [10, 10]
 
 
+def test_a_person_known_again_late_switches_at_once_but_not_in_the_end(tmp_path):
+    def renamed(recognition):
+        if int(recognition["frame_index"]) >= 10:
+            player_of(recognition, 2)["track_id"] = "50"
+
+    update = {"track_id": "50", "frame_index": "15", "merged_into_track_id": "2"}
+    got = figures(tmp_path, [*match.damaged(renamed), {"identity_update": update}])
+    assert (got["tracking.id_switches"], got["revised.id_switches"]) == (1, 0)
+    assert got["tracking.hota"] < 1
+    assert (got["revised.hota"], got["revised.idf1"]) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("cause", "change"),
     [

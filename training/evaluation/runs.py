@@ -7,12 +7,13 @@
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from google.protobuf.json_format import Parse, ParseError
 from soccer.v1 import player_recognition_pb2 as pb
 
+from orchestrator.merged_ids import MergedIds
 from training.errors import InputError
 
 Box = tuple[float, float, float, float]
@@ -85,12 +86,25 @@ class Run:
         video: File name of the video, from `summary.json`; None without that file.
         frames: The answered frames by index; frames that lie in gaps are not there.
         tracks: The final word on each track: of the summary, else of its last frame.
+        merged: Which tracks turned out to be others that had been lost.
     """
 
     path: Path
     video: str | None
     frames: dict[int, Frame]
     tracks: dict[int, Identity]
+    merged: MergedIds = field(default_factory=MergedIds)
+
+    def revised(self) -> "Run":
+        """Return the run with the track ids that everybody had in the end."""
+        frames = {index: self._revised_frame(frame) for index, frame in self.frames.items()}
+        return replace(self, frames=frames)
+
+    def _revised_frame(self, frame: Frame) -> Frame:
+        players = tuple(
+            replace(player, track_id=self.merged.final(player.track_id)) for player in frame.players
+        )
+        return replace(frame, players=players)
 
 
 def read_run(path: Path) -> Run:
@@ -108,6 +122,7 @@ def read_run(path: Path) -> Run:
     frames: dict[int, Frame] = {}
     last: dict[int, Identity] = {}
     final: dict[int, Identity] = {}
+    merged = MergedIds()
     for number, response in _responses(path):
         where = f"{path}:{number}"
         if response.HasField("recognition"):
@@ -116,12 +131,15 @@ def read_run(path: Path) -> Run:
                 raise InputError(f"{where}: frame_index {frame.index} comes twice")
             frames[frame.index] = frame
             last.update({player.track_id: player.identity for player in frame.players})
+        elif response.HasField("identity_update"):
+            update = response.identity_update
+            merged.note(update.track_id, update.merged_into_track_id)
         elif response.HasField("summary"):
             tracks = response.summary.tracks
             final = {track.track_id: _identity(track, where) for track in tracks}
     if not frames:
         raise InputError(f"{path}: expected at least one line with a recognition")
-    return Run(path, _video(path), frames, last | final)
+    return Run(path, _video(path), frames, last | final, merged)
 
 
 def _responses(path: Path) -> Iterator[tuple[int, pb.RecognizeStreamResponse]]:

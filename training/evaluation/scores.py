@@ -12,6 +12,7 @@ from training.evaluation import (
     game_state,
     masks,
     numbers,
+    revised,
     tracking,
 )
 from training.evaluation.matching import BALL_VISIBLE_PX, IGNORED_PX, MATCH_IOU, match_run
@@ -24,6 +25,7 @@ VERSION = 1
 SECTIONS: Mapping[str, ModuleType] = {
     "detection": detection,
     "tracking": tracking,
+    "revised": revised,
     "masks": masks,
     "attributes": attributes,
     "numbers": numbers,

@@ -133,6 +133,20 @@ TARGETS = (
         "(Ristani et al. 2016), IoU 0.5, by TrackEval.",
     ),
     Target(
+        "revised.hota",
+        "HOTA, ids as revised",
+        None,
+        "HOTA with the track ids that people have in the end, after the merges that a run tells "
+        "once it knows who had come back.",
+    ),
+    Target(
+        "revised.id_switches_per_10s",
+        "Id switches per 10 s, ids as revised",
+        None,
+        "Id switches with those track ids.",
+        is_most=True,
+    ),
+    Target(
         "tracking.deta",
         "DetA",
         None,
