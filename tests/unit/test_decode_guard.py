@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from orchestrator.decode_guard.nursery import Nursery
 from orchestrator.decoding import FrameSource, open_decoder, open_source
@@ -45,6 +46,14 @@ def test_a_worker_decodes_to_the_same_bits_in_the_same_order(guarded, encoding):
     outcomes = run(guarded(encoding))
     assert [o.header for o in outcomes] == [o.header for o in expected]
     assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(outcomes, expected, strict=True))
+
+
+def test_a_cameras_jpeg_of_several_pictures_is_its_first(guarded):
+    first, second = Image.fromarray(picture()), Image.fromarray(picture(shade=200))
+    several = as_file(first, "MPO", save_all=True, append_images=[second])
+    outcome = one(guarded(Encoding.JPEG), several)
+    assert isinstance(outcome, Frame), outcome.detail
+    assert np.abs(outcome.pixels.astype(int) - picture()).mean() < 8
 
 
 def test_pictures_that_are_held_are_never_written_again(guarded):
