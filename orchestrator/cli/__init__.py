@@ -110,7 +110,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--server", metavar="HOST:PORT", help="a running server; without it one is started"
+        "--server",
+        type=_target,
+        metavar="HOST:PORT",
+        help="a running server; without it one is started",
     )
     _add_cluster(parser)
 
@@ -124,6 +127,13 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL=PATH",
         help="weights of a model of the started cluster, or `random`; may be repeated",
     )
+
+
+def _target(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if host and port:
+        return text
+    raise argparse.ArgumentTypeError(f"expected HOST:PORT, got {text!r}")
 
 
 def _port(text: str) -> int:
