@@ -235,7 +235,7 @@ def test_a_simulated_day_is_written_into_a_folder_that_is_made(tmp_path, monkeyp
     assert names(folder) == {"plan.json", "match_day.png", "curves.png"}
 
 
-@pytest.mark.parametrize("name", ["drawn", "drawn.txt"])
+@pytest.mark.parametrize("name", ["drawn", "drawn.txt", "drawn.exr", "drawn.tiff"])
 def test_a_picture_of_no_kind_is_named_before_anything_is_started(tmp_path, still, name, capsys):
     assert main(["image", str(still), "--output", str(tmp_path / name)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
