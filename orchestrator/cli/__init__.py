@@ -64,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     recognize.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder for the four result files"
     )
-    recognize.add_argument("--live", action="store_true", help="send at the video's own pace")
+    recognize.add_argument(
+        "--live", action="store_true", help="send at the video's pace; late frames are lost"
+    )
     recognize.add_argument("--no-video", action="store_true", help="write no annotated.mp4")
     recognize.add_argument("--kit-a", default="", metavar="TEXT", help='such as "red shirt"')
     recognize.add_argument("--kit-b", default="", metavar="TEXT", help="of the other side")
