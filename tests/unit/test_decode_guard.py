@@ -113,6 +113,16 @@ def test_a_stream_that_loses_worker_after_worker_is_decoded_no_more(guarded):
     assert isinstance(one(innocent), Frame)
 
 
+def test_the_loss_of_a_worker_is_forgiven_after_a_while(guarded, monkeypatch):
+    monkeypatch.setattr("orchestrator.decode_guard.source._FORGIVEN_AFTER", 4)
+    source = guarded(max_worker_losses=2)
+    for _ in range(3):
+        for _ in range(3):
+            assert isinstance(one(source), Frame)
+        os.kill(source.worker_pid, signal.SIGKILL)
+        assert isinstance(one(source), LostFrame)
+
+
 def test_streams_go_on_without_the_nursery_and_new_ones_get_another(guarded, nursery):
     source = guarded()
     one(source)
