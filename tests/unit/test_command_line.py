@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.cli import _parser, image, main, recognize
 from orchestrator.cli.outputs import all_or_nothing
-from orchestrator.errors import ClusterError, InvalidRequestError
+from orchestrator.errors import ClusterError, InvalidRequestError, TouchlineError
 from orchestrator.security.keys import add_key
 from orchestrator.settings import SecuritySettings
 from tests.unit.coded_media import as_file, picture
@@ -64,7 +64,8 @@ async def test_a_file_of_any_name_is_recognised_and_named_in_full(tmp_path, capf
         chosen = options("recognize", clip, "--output", folder, "--server", running.target)
         assert await recognize.recognize_file(chosen) == 0
     assert names(folder) == NAMES | {"notes.txt"}
-    assert len((folder / "mot.txt").read_text().splitlines()) == COUNT
+    lines = (folder / "mot.txt").read_text().splitlines()
+    assert [int(line.partition(",")[0]) for line in lines] == [*range(1, COUNT + 1)]
     printed = capfd.readouterr().err.replace("\n", "")
     assert printed.endswith("out [first]/: annotated.mp4 mot.txt results.jsonl summary.json")
 
@@ -89,6 +90,13 @@ async def test_no_video_is_left_that_shows_the_results_of_before(tmp_path):
         assert await recognize.recognize_file(options(*drawn)) == 0
         assert await recognize.recognize_file(options(*drawn, "--no-video")) == 0
     assert names(folder) == NAMES - {"annotated.mp4"}
+
+
+def test_a_summary_that_does_not_add_up_is_said():
+    summary = {"received_frame_count": "5", "recognized_frame_count": "3", "tracks": []}
+    gaps = [{"reason": "GAP_REASON_OVERLOADED", "frame_count": "1"}]
+    with pytest.raises(TouchlineError, match="received 5 frames, but answered 3"):
+        recognize._report({**summary, "gaps": gaps}, "somewhere")
 
 
 async def test_an_interrupted_stream_leaves_nothing(tmp_path, monkeypatch):
