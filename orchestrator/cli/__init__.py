@@ -64,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     recognize.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder for the four result files"
     )
-    recognize.add_argument("--live", action="store_true", help="send at the video's own pace")
+    recognize.add_argument(
+        "--live", action="store_true", help="send at the video's pace; late frames are lost"
+    )
     recognize.add_argument("--no-video", action="store_true", help="write no annotated.mp4")
     recognize.add_argument("--kit-a", default="", metavar="TEXT", help='such as "red shirt"')
     recognize.add_argument("--kit-b", default="", metavar="TEXT", help="of the other side")
@@ -110,7 +112,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--server", metavar="HOST:PORT", help="a running server; without it one is started"
+        "--server",
+        type=_target,
+        metavar="HOST:PORT",
+        help="a running server; without it one is started",
     )
     _add_cluster(parser)
 
@@ -124,6 +129,13 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL=PATH",
         help="weights of a model of the started cluster, or `random`; may be repeated",
     )
+
+
+def _target(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if host and port:
+        return text
+    raise argparse.ArgumentTypeError(f"expected HOST:PORT, got {text!r}")
 
 
 def _port(text: str) -> int:

@@ -32,6 +32,17 @@ def add_client_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def client_flags(options: argparse.Namespace) -> dict[str, object]:
+    """Return the flags of `add_client_flags` with what they were given."""
+    return {
+        "--tls": options.tls,
+        "--tls-ca": options.tls_ca,
+        "--tls-cert": options.tls_cert,
+        "--tls-key": options.tls_key,
+        _KEY_FLAG: options.api_key_file,
+    }
+
+
 def add_server_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of commands that serve to others."""
     group = parser.add_argument_group("protection of the port")

@@ -15,6 +15,8 @@ from orchestrator.errors import InvalidRequestError
 from orchestrator.picture_decoding import SIGNATURES, decode_compressed
 from orchestrator.types.frames import Encoding
 
+_DRAWN_AS = {".png", ".jpg", ".jpeg"}
+
 
 async def recognize_image(options: argparse.Namespace) -> int:
     """Recognise one picture and print what was found; return the exit code.
@@ -24,7 +26,7 @@ async def recognize_image(options: argparse.Namespace) -> int:
             neither, or cannot be written.
     """
     output: Path | None = options.output
-    if output is not None and not cv2.haveImageWriter(output.name):
+    if output is not None and output.suffix.lower() not in _DRAWN_AS:
         raise InvalidRequestError("--output", f"expected a .png or .jpg file, got {output}")
     try:
         data = options.image.read_bytes()

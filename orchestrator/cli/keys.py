@@ -13,7 +13,7 @@ def add_keys_command(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="show id, tenant and age of all keys")
     listing.set_defaults(run=_list)
     revoke = actions.add_parser("revoke", help="take a key out; its streams end within seconds")
-    revoke.add_argument("id", metavar="ID", help="the key's part after `touchline_`")
+    revoke.add_argument("id", metavar="ID", help="as `touchline keys list` shows it")
     revoke.set_defaults(run=_revoke)
     for action in (add, listing, revoke):
         action.add_argument(

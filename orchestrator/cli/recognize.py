@@ -17,28 +17,42 @@ from orchestrator.cli.local import console, server_target
 from orchestrator.cli.outputs import ResultFiles, all_or_nothing
 from orchestrator.cli.video import VideoFile, access_units, frames, probe
 from orchestrator.client import RecognitionClient
+from orchestrator.convert.requests import to_stream_config
 from orchestrator.errors import TouchlineError
 from orchestrator.types.frames import EncodedFrame
 from orchestrator.types.pictures import Pixels
 
 UNTRAINED_BANNER = "RANDOM WEIGHTS: NOT A RESULT"
+_VIDEO_NAME = "annotated.mp4"
 
 
 async def recognize_file(options: argparse.Namespace) -> int:
-    """Recognise one file and write what was found; return the exit code."""
+    """Recognise one file and write what was found; return the exit code.
+
+    Raises:
+        TouchlineError: The file is no video that can be sent, the output cannot be written, or a
+            flag cannot be used; raised before any server is asked or started.
+    """
     video = probe(options.video)
+    config = stream_config(video, is_live=options.live)
+    config.team_a.kit_description, config.team_b.kit_description = options.kit_a, options.kit_b
+    to_stream_config(config)  # what a server would refuse
     with all_or_nothing(options.output) as draft:
         async with server_target(options) as target, connect(target, options) as client:
-            summary = await _recognize(client, video, options, draft)
+            summary = await _recognize(client, video, config, options, draft)
         names = sorted(path.name for path in draft.iterdir())
+    if _VIDEO_NAME not in names:
+        (options.output / _VIDEO_NAME).unlink(missing_ok=True)  # shows the results of before
     return _report(summary, f"in {options.output}/: {' '.join(names)}")
 
 
 async def _recognize(
-    client: RecognitionClient, video: VideoFile, options: argparse.Namespace, directory: Path
+    client: RecognitionClient,
+    video: VideoFile,
+    config: pb.StreamConfig,
+    options: argparse.Namespace,
+    directory: Path,
 ) -> dict[str, Any]:
-    config = stream_config(video, is_live=options.live)
-    config.team_a.kit_description, config.team_b.kit_description = options.kit_a, options.kit_b
     begun = time.monotonic()
     untrained: list[str] = []
     summary = pb.StreamSummary()
@@ -108,7 +122,7 @@ class _Drawing:
         is_turned = video.rotation_degrees in {90, 270}
         size = (video.height, video.width) if is_turned else (video.width, video.height)
         self._output = AnnotatedVideo(
-            directory / "annotated.mp4", *size, frame_rate=video.frame_rate, title=video.path.stem
+            directory / _VIDEO_NAME, *size, frame_rate=video.frame_rate, title=video.path.stem
         )
         self._pictures: Iterator[tuple[int, Pixels]] = frames(video)
         self._ahead: tuple[int, Pixels] | None = None

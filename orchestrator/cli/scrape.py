@@ -175,5 +175,8 @@ async def _text_of(session: aiohttp.ClientSession, url: str) -> str:
             return await response.text(errors="replace")
     except aiohttp.InvalidURL as error:
         raise MetricsError(f"{url}: expected HOST:PORT or a URL") from error
+    except aiohttp.ClientResponseError as error:  # its text may quote pages of the answer
+        reason = error.message.partition("\n")[0].rstrip(":")
+        raise MetricsError(f"{url}: expected metrics, got {error.status} {reason}") from error
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise MetricsError(f"{url}: {str(error) or 'no answer in time'}") from error

@@ -134,7 +134,6 @@ def frames(video: VideoFile) -> Iterator[tuple[int, Pixels]]:
     }
     reformatter = VideoReformatter()
     with _open(video.path) as (container, stream):
-        stream.thread_type = "AUTO"
         for position, picture in enumerate(_decode(container, stream)):
             index = index_by_pts.get(picture.pts) if index_by_pts else position
             if index is not None:

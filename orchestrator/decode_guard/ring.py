@@ -1,5 +1,6 @@
 """Pictures in memory that two processes share: written by a worker, read here without a copy."""
 
+import fcntl
 import mmap
 import os
 import weakref
@@ -7,6 +8,8 @@ import weakref
 import numpy as np
 
 from orchestrator.types.pictures import Pixels
+
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class PictureRing:
@@ -24,9 +27,12 @@ class PictureRing:
     def __init__(self, slots: int, slot_bytes: int) -> None:
         self.slots = slots
         self.slot_bytes = -(-slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        self.descriptor = os.memfd_create("touchline-pictures")
+        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        self.descriptor = os.memfd_create("touchline-pictures", flags)
         self._close_descriptor = weakref.finalize(self, os.close, self.descriptor)
         os.ftruncate(self.descriptor, slots * self.slot_bytes)
+        # A worker holds the memory, too: if it could shrink it, a look at it would be SIGBUS here.
+        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEALS)
         self._memory: mmap.mmap | None = mmap.mmap(
             self.descriptor, slots * self.slot_bytes, prot=mmap.PROT_READ
         )

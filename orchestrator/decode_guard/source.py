@@ -27,6 +27,8 @@ _SLOTS = 8
 and some that a test or a slow model holds on to. Further ones are copied."""
 _FORGIVEN_AFTER = 1000
 """Frames after which the loss of a worker is no longer held against a stream."""
+_SIGNAL_NAMES = {number.value: number.name for number in signal.Signals}
+"""Real-time signals, which a hostile worker may choose to die of, have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ class GuardedSource:
         if exit_code == -signal.SIGPROF:
             return f"it needs more than {self._settings.cpu_limit_s:g} s of CPU time"
         if exit_code is not None and exit_code < 0 and not isinstance(error, ValueError):
-            return f"it died of {signal.Signals(-exit_code).name}"
+            return f"it died of {_SIGNAL_NAMES.get(-exit_code, f'signal {-exit_code}')}"
         return str(error)
 
     def _bury(self) -> int | None:

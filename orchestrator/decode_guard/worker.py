@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from collections import deque
+from importlib import import_module
 from typing import NoReturn
 
 import numpy as np
@@ -139,6 +140,7 @@ class _Worker:
 
 def _warm_up() -> None:
     """Decode a picture of each kind, so that all modules and codecs are loaded before the fork."""
+    import_module("PIL.MpoImagePlugin")  # for JPEG files of several pictures, as cameras make them
     picture = Image.new("RGB", (16, 16))
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -18,7 +18,8 @@ class WatchedFiles(Generic[_T]):
     """What was read from one or several files that belong together.
 
     Looks at the files no more often than every `reload_s`, and only when it is asked. Files that
-    have become unusable leave the last good value in place, with one warning per change.
+    have become unusable leave the last good value in place, with one warning per change, and are
+    tried again at each look: what stood in the way may be gone though they have not changed.
 
     Args:
         paths: The files by the setting that names them.
@@ -39,7 +40,7 @@ class WatchedFiles(Generic[_T]):
         self._paths = dict(paths)
         self._parse = parse
         self._reload_s = reload_s
-        self._signature = self._sign()
+        self._signature = self._warned = self._sign()
         self._value = self._read()
         self._looked = time.monotonic()
 
@@ -54,12 +55,14 @@ class WatchedFiles(Generic[_T]):
         signature = self._sign()
         if signature == self._signature:
             return
-        self._signature = signature
         try:
             self._value = self._read()
         except SettingError as error:
-            log.warning("%s; the files as they were before stay in use", error)
+            if signature != self._warned:
+                log.warning("%s; the files as they were before stay in use", error)
+            self._warned = signature
         else:
+            self._signature = self._warned = signature
             log.info("read again: %s", ", ".join(self._paths))
 
     def _read(self) -> _T:

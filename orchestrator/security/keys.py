@@ -124,7 +124,8 @@ def revoke_key(path: Path, key_id: str) -> None:
         keys = list_keys(path)
         kept = [key for key in keys if key.id != key_id]
         if len(kept) == len(keys):
-            raise InvalidRequestError("key", f"expected the id of a key in {path}, got {key_id}")
+            # Without what was given: it may be a whole key.
+            raise InvalidRequestError("id", f"expected the id of a key in {path}")
         _write(path, kept)
 
 

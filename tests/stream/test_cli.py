@@ -87,10 +87,13 @@ def test_a_file_that_is_no_video_is_refused_in_words(tmp_path):
 
 
 def test_an_unreachable_server_is_reported_in_words(short_clip, tmp_path):
-    done = touchline("image", "nowhere.jpg", "--server", "127.0.0.1:1")
-    assert done.returncode == 1
-    assert "expected a file" in done.stderr
-    assert "Traceback" not in done.stderr
+    path = tmp_path / "frame.jpg"
+    for says in ("expected a file", "the call ended with UNAVAILABLE"):
+        done = touchline("image", path, "--server", "127.0.0.1:1")
+        assert done.returncode == 1
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
+        path.write_bytes(encode(pictures(short_clip, 1)[0], pb.FRAME_ENCODING_JPEG))
 
 
 def test_image_prints_players_and_draws_them(served, clip, tmp_path):

@@ -12,17 +12,29 @@ import pytest
 
 from orchestrator.errors import InvalidRequestError, SettingError
 from orchestrator.security import keys
-from orchestrator.security.keys import add_key, list_keys, revoke_key
+from orchestrator.security.keys import SETTING, add_key, list_keys, parse_keys, revoke_key
 
 
 def test_a_key_is_shown_once_and_stored_as_a_hash(tmp_path):
     path = tmp_path / "keys.json"
     key = add_key(path, "acme")
     text = path.read_text()
-    assert key.rsplit("_", 1)[1] not in text
+    assert key.split("_", 2)[2] not in text
     assert path.stat().st_mode & 0o077 == 0
     assert key not in repr(list_keys(path))
     assert [stored.tenant for stored in list_keys(path)] == ["acme"]
+
+
+def test_a_key_is_found_by_all_of_it_and_by_nothing_else(tmp_path):
+    path = tmp_path / "keys.json"
+    key, other = add_key(path, "acme"), add_key(path, "other")
+    known = parse_keys({SETTING: path.read_bytes()})
+    assert [known.find(one).tenant for one in (key, other)] == ["acme", "other"]
+    prefix, key_id, secret = key.split("_", 2)
+    foreign = other.split("_", 2)[2]
+    wrong = (f"{prefix}_{key_id}", f"{prefix}_{key_id}_", f"{prefix}_{key_id}_{foreign}", secret)
+    for one in (*wrong, key[:-1], f"{key}A", f"{key_id}_{secret}", key_id, ""):
+        assert known.find(one) is None, one
 
 
 def test_revoking_a_key_keeps_the_others_and_the_files_mode(tmp_path):

@@ -37,6 +37,11 @@ def token(*, key=SIGNING, algorithm="ES256", kid: str | None = "k1", **changed) 
     return jwt.encode(claims, key, algorithm, headers={"kid": kid} if kid else None)
 
 
+WEAK = jwt.algorithms.RSAAlgorithm.to_jwk(
+    rsa.generate_private_key(public_exponent=65537, key_size=1024).public_key(), as_dict=True
+)
+
+
 @pytest.fixture
 def security(tmp_path) -> SecuritySettings:
     """Both kinds of credentials; files are looked at before every call."""
@@ -133,6 +138,12 @@ def test_a_token_that_is_not_the_issuers_for_us_and_now_is_refused(security, cha
     authenticator.authenticate([("authorization", f"Bearer {token()}")])
     with pytest.raises(UnauthenticatedError):
         authenticator.authenticate([("authorization", f"Bearer {token(**changed)}")])
+
+
+def test_a_clock_that_differs_a_little_shuts_nobody_out(security):
+    late, early = token(exp=time.time() - 10), token(nbf=time.time() + 10)
+    for one in (late, early):
+        assert Authenticator(security, ALONE).authenticate([("authorization", f"Bearer {one}")])
 
 
 def test_a_token_with_a_tampered_claim_is_refused(security):
@@ -263,6 +274,7 @@ def test_a_broken_key_file_is_named_and_not_quoted(security):
         json.dumps({"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "k1"}]}),
         json.dumps({"keys": [jwk(SIGNING, kid="k1")]}),
         json.dumps({"keys": [jwk(SIGNING.public_key(), kid="k1")] * 2}),
+        json.dumps({"keys": [WEAK]}),
     ],
 )
 def test_a_key_set_that_is_none_or_holds_secrets_is_refused(security, content):

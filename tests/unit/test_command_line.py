@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -15,8 +17,9 @@ import pytest
 
 from orchestrator.cli import _parser, image, main, recognize
 from orchestrator.cli.outputs import all_or_nothing
-from orchestrator.errors import InvalidRequestError
+from orchestrator.errors import ClusterError, InvalidRequestError, TouchlineError
 from orchestrator.security.keys import add_key
+from orchestrator.settings import SecuritySettings
 from tests.unit.coded_media import as_file, picture
 from tests.unit.scripted_server import scripted_server
 from tests.unit.scripted_triton import ScriptedTriton
@@ -61,20 +64,39 @@ async def test_a_file_of_any_name_is_recognised_and_named_in_full(tmp_path, capf
         chosen = options("recognize", clip, "--output", folder, "--server", running.target)
         assert await recognize.recognize_file(chosen) == 0
     assert names(folder) == NAMES | {"notes.txt"}
-    assert len((folder / "mot.txt").read_text().splitlines()) == COUNT
+    lines = (folder / "mot.txt").read_text().splitlines()
+    assert [int(line.partition(",")[0]) for line in lines] == [*range(1, COUNT + 1)]
     printed = capfd.readouterr().err.replace("\n", "")
     assert printed.endswith("out [first]/: annotated.mp4 mot.txt results.jsonl summary.json")
 
 
 async def test_a_stream_that_fails_leaves_the_results_of_before(tmp_path):
+    clip, folder, tenants = write_video(tmp_path / "clip.mp4"), tmp_path / "out", tmp_path / "file"
+    tenants.write_text("[tenants.default.quota]\nmax_pixels = 256\n")
+    arguments = ("recognize", clip, "--output", folder, "--server")
+    async with scripted_server() as running:
+        assert await recognize.recognize_file(options(*arguments, running.target)) == 0
+    before = {name: (folder / name).read_bytes() for name in NAMES}
+    async with scripted_server(security=SecuritySettings(tenants_file=tenants)) as running:
+        with pytest.raises(grpc.aio.AioRpcError, match="max_pixels"):
+            await recognize.recognize_file(options(*arguments, running.target))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+async def test_no_video_is_left_that_shows_the_results_of_before(tmp_path):
     clip, folder = write_video(tmp_path / "clip.mp4"), tmp_path / "out"
     async with scripted_server() as running:
-        good = ("recognize", clip, "--output", folder, "--server", running.target)
-        assert await recognize.recognize_file(options(*good)) == 0
-        before = {name: (folder / name).read_bytes() for name in NAMES}
-        with pytest.raises(grpc.aio.AioRpcError, match="kit_description"):
-            await recognize.recognize_file(options(*good, "--kit-a", "x" * 257))
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        drawn = ("recognize", clip, "--output", folder, "--server", running.target)
+        assert await recognize.recognize_file(options(*drawn)) == 0
+        assert await recognize.recognize_file(options(*drawn, "--no-video")) == 0
+    assert names(folder) == NAMES - {"annotated.mp4"}
+
+
+def test_a_summary_that_does_not_add_up_is_said():
+    summary = {"received_frame_count": "5", "recognized_frame_count": "3", "tracks": []}
+    gaps = [{"reason": "GAP_REASON_OVERLOADED", "frame_count": "1"}]
+    with pytest.raises(TouchlineError, match="received 5 frames, but answered 3"):
+        recognize._report({**summary, "gaps": gaps}, "somewhere")
 
 
 async def test_an_interrupted_stream_leaves_nothing(tmp_path, monkeypatch):
@@ -136,6 +158,67 @@ def test_an_output_that_is_no_folder_is_named_before_anything_is_started(tmp_pat
         assert str(file) in line
 
 
+def test_what_a_server_would_refuse_is_named_before_anything_is_started(tmp_path, capsys):
+    dot = write_video(tmp_path / "dot.mkv", codec="ffv1", pix_fmt="yuv444p", size=(1, 1))
+    clip, kit = write_video(tmp_path / "clip.mp4"), ("--kit-b", "x" * 257)
+    for arguments in ((str(dot),), (str(clip), *kit)):
+        assert main(["recognize", *arguments, "--output", str(tmp_path / "out")]) == 1
+    size, kit = capsys.readouterr().err.splitlines()
+    assert size == "touchline: config.width_px: expected 16 to 8192, got 1"
+    assert kit.startswith("touchline: config.team_b.kit_description: expected at most 256")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--weights", "sam2_tracker=mine.pt", "--server", "127.0.0.1:1"),
+        ("--split", "--server", "127.0.0.1:1"),
+        ("--tls",),
+        ("--tls-ca", "ca.pem"),
+        ("--api-key-file", "key"),
+    ],
+)
+def test_a_flag_that_would_mean_nothing_is_named(still, flags, capsys):
+    assert main(["image", str(still), *flags]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"touchline: {flags[0]}: expected with")
+
+
+@pytest.mark.parametrize("server", ["", "match.example", ":50051", "match.example:"])
+def test_a_server_without_address_is_wrong_usage(still, server, capsys):
+    with pytest.raises(SystemExit):
+        main(["image", str(still), "--server", server])
+    assert f"--server: expected HOST:PORT, got {server!r}" in capsys.readouterr().err
+
+
+def test_files_of_a_server_are_checked_before_its_models_are_loaded(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("os.environ", dict(os.environ))
+    missing = str(tmp_path / "missing")
+    assert main(["up", "--tls-cert", missing, "--tls-key", missing]) == 1
+    assert f"security.certificate_file: cannot read {missing}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_server_that_starts_can_be_interrupted(number, code, monkeypatch):
+    @asynccontextmanager
+    async def starting(*_: object, **__: object) -> AsyncIterator[str]:
+        signal.raise_signal(number)
+        await asyncio.sleep(5)
+        yield "nowhere"
+
+    monkeypatch.setattr("orchestrator.cli.local.local_server", starting)
+    assert main(["up"]) == code
+
+
+def test_a_server_listens_where_the_settings_say(monkeypatch):
+    start = Mock(side_effect=ClusterError("as far as that"))
+    monkeypatch.setattr("orchestrator.cli.local.local_server", start)
+    for name in ("SERVER__HOST", "SECURITY__ALLOW_PLAINTEXT", "SECURITY__ALLOW_ANONYMOUS"):
+        monkeypatch.setenv(f"TOUCHLINE_{name}", "0.0.0.0" if "HOST" in name else "1")
+    assert main(["up", "--port", "7"]) == 1
+    assert start.call_args.kwargs == {"host": "0.0.0.0", "port": 7}
+
+
 def test_a_command_may_run_in_any_thread(monkeypatch):
     monkeypatch.setattr("orchestrator.cli.plan.plan_streams", Mock(return_value=0))
     with ThreadPoolExecutor() as pool:
@@ -160,7 +243,7 @@ def test_a_simulated_day_is_written_into_a_folder_that_is_made(tmp_path, monkeyp
     assert names(folder) == {"plan.json", "match_day.png", "curves.png"}
 
 
-@pytest.mark.parametrize("name", ["drawn", "drawn.txt"])
+@pytest.mark.parametrize("name", ["drawn", "drawn.txt", "drawn.exr", "drawn.tiff"])
 def test_a_picture_of_no_kind_is_named_before_anything_is_started(tmp_path, still, name, capsys):
     assert main(["image", str(still), "--output", str(tmp_path / name)]) == 1
     (line,) = capsys.readouterr().err.splitlines()

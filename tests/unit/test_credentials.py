@@ -142,5 +142,8 @@ def test_keys_are_made_listed_and_revoked_on_the_command_line(tmp_path, capsys):
     assert key not in listed
     assert main(["keys", "revoke", key_id, *file]) == 0
     assert json.loads((tmp_path / "keys.json").read_text()) == []
-    assert main(["keys", "revoke", key_id, *file]) == 1
-    assert "expected the id of a key" in capsys.readouterr().err
+    for wrong in (key_id, key):
+        assert main(["keys", "revoke", wrong, *file]) == 1
+        error = capsys.readouterr().err
+        assert "id: expected the id of a key" in error
+        assert key.split("_", 2)[2] not in error

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from orchestrator.decode_guard.nursery import Nursery
 from orchestrator.decoding import FrameSource, open_decoder, open_source
@@ -47,6 +48,14 @@ def test_a_worker_decodes_to_the_same_bits_in_the_same_order(guarded, encoding):
     assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(outcomes, expected, strict=True))
 
 
+def test_a_cameras_jpeg_of_several_pictures_is_its_first(guarded):
+    first, second = Image.fromarray(picture()), Image.fromarray(picture(shade=200))
+    several = as_file(first, "MPO", save_all=True, append_images=[second])
+    outcome = one(guarded(Encoding.JPEG), several)
+    assert isinstance(outcome, Frame), outcome.detail
+    assert np.abs(outcome.pixels.astype(int) - picture()).mean() < 8
+
+
 def test_pictures_that_are_held_are_never_written_again(guarded):
     source = guarded()
     held = [one(source, as_file(picture(shade=i), "PNG")).pixels for i in range(40)]
@@ -54,13 +63,14 @@ def test_pictures_that_are_held_are_never_written_again(guarded):
     assert all(np.array_equal(pixels, picture(shade=i)) for i, pixels in enumerate(held))
 
 
-def test_a_crash_costs_one_picture(guarded):
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGSEGV, "SIGSEGV"), (40, "signal 40")])
+def test_a_crash_costs_one_picture(guarded, number, name):
     source = guarded()
     assert isinstance(one(source), Frame)
-    os.kill(source.worker_pid, signal.SIGSEGV)
+    os.kill(source.worker_pid, number)
     crashed = one(source)
     assert isinstance(crashed, LostFrame)
-    assert crashed.detail == "PNG data ended its decoder: it died of SIGSEGV"
+    assert crashed.detail == f"PNG data ended its decoder: it died of {name}"
     assert isinstance(one(source), Frame)
 
 
@@ -101,6 +111,16 @@ def test_a_stream_that_loses_worker_after_worker_is_decoded_no_more(guarded):
     assert refused.detail == "not decoded: this stream's data ended its decoder 2 times"
     assert hostile.worker_pid is None
     assert isinstance(one(innocent), Frame)
+
+
+def test_the_loss_of_a_worker_is_forgiven_after_a_while(guarded, monkeypatch):
+    monkeypatch.setattr("orchestrator.decode_guard.source._FORGIVEN_AFTER", 4)
+    source = guarded(max_worker_losses=2)
+    for _ in range(3):
+        for _ in range(3):
+            assert isinstance(one(source), Frame)
+        os.kill(source.worker_pid, signal.SIGKILL)
+        assert isinstance(one(source), LostFrame)
 
 
 def test_streams_go_on_without_the_nursery_and_new_ones_get_another(guarded, nursery):

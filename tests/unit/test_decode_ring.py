@@ -33,6 +33,14 @@ def test_a_ring_is_given_back_with_its_last_picture():
         os.fstat(descriptor)
 
 
+def test_whoever_holds_the_memory_cannot_take_it_away():
+    ring = PictureRing(2, MAX_PIXELS * 3)
+    for size in (0, ring.slots * ring.slot_bytes + 1):
+        with pytest.raises(PermissionError):
+            os.ftruncate(ring.descriptor, size)
+    assert ring.take(ring.free_slot, HEIGHT, WIDTH).sum() == 0
+
+
 @pytest.mark.parametrize(("height", "width"), [(0, 5), (HEIGHT + 99, WIDTH)])
 def test_a_picture_outside_its_slot_is_refused(height, width):
     ring = PictureRing(2, MAX_PIXELS * 3)

@@ -19,7 +19,7 @@ from orchestrator.types.frames import (
 )
 from orchestrator.types.streams import StreamConfig
 from orchestrator.video_decoding import MAX_HELD_FRAMES, USUAL_REORDER_FRAMES
-from tests.unit.coded_media import COUNT, HEIGHT, MAX_PIXELS, WIDTH, clip, picture
+from tests.unit.coded_media import COUNT, HEIGHT, MAX_PIXELS, WIDTH, clip, picture, scrolled
 
 Outcome = Frame | LostFrame
 
@@ -118,6 +118,15 @@ def test_damaged_unit_is_lost_in_its_place_and_the_stream_goes_on():
     outcomes = decode_all(units)
     assert indices(outcomes) == list(range(COUNT))
     assert {5, 6} <= set(lost(outcomes)) <= {5, 6, 7}
+
+
+def test_a_unit_of_which_half_is_missing_is_lost_openly():
+    units = list(clip(options=(("tune", "zerolatency"), ("g", "4")), paint=scrolled))
+    units[4] = replace(units[4], data=units[4].data[: len(units[4].data) // 2])
+    outcomes = decode_all(units)
+    assert indices(outcomes) == list(range(COUNT))
+    assert isinstance(outcomes[4], LostFrame)
+    assert outcomes[4].detail == "H264 access unit is damaged"
 
 
 def test_length_prefixed_units_are_refused():

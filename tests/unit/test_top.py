@@ -1,3 +1,4 @@
+import asyncio
 import math
 import re
 
@@ -186,6 +187,25 @@ def test_without_a_terminal_every_picture_is_written(served, capsys, monkeypatch
 def test_a_process_that_is_not_there_is_named(capsys):
     assert main(["top", "127.0.0.1:9", "--once"]) == 1
     assert "http://127.0.0.1:9/metrics" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (b"\x00\x00\x1e\x04 as the port of the API\n", "400 Bad status line"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "404 Not Found"),
+    ],
+)
+async def test_a_port_that_serves_something_else_is_named_in_one_line(answer, says):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        scrape = await read([url])
+    assert scrape.problems == (f"http://{url}/metrics: expected metrics, got {says}",)
 
 
 def test_a_page_without_metrics_is_named(monkeypatch, capsys):

@@ -41,6 +41,20 @@ def test_a_file_is_read_once_its_rights_allow_it(path, monkeypatch, caplog):
     assert files.current() == b"new"
 
 
+def test_a_file_is_read_once_the_process_can_again(path, monkeypatch, caplog):
+    def refused(_: Path) -> bytes:
+        raise OSError(24, "Too many open files")
+
+    files = watched(path)
+    outlast_a_tick()
+    path.write_text("new")
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Path, "read_bytes", refused)
+        assert [files.current() for _ in range(3)] == [b"old"] * 3
+    assert caplog.text.count("a.file: cannot read") == 1
+    assert files.current() == b"new"
+
+
 def test_a_change_that_hides_its_time_is_seen(path):
     files, before = watched(path), path.stat()
     outlast_a_tick()
