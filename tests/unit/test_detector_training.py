@@ -1,5 +1,6 @@
 """A detector is fine-tuned by rfdetr's own trainer, and no step is lost or repeated."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -113,6 +114,35 @@ def test_a_stopped_run_goes_on_from_the_very_step_and_a_killed_one_from_its_epoc
     assert train(tiny(), footage, work) == weights  # nothing left to do
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_half_a_result_or_checkpoint_is_never_taken_for_a_whole_one(tmp_path, monkeypatch):
+    """A full disk, or a kill, while rfdetr writes a stage's weights, or Lightning its state."""
+    footage, work = coco_folder(tmp_path / "coco", ("person", "ball")), tmp_path / "work"
+    config = tiny(stages=[tiny().stages[0].model_copy(update={"epochs": 1, "epoch_steps": 2})])
+    folder, save = work / "run" / "only", torch.save
+
+    def stop_within(name):
+        def half(content, file):
+            path = Path(file.name if hasattr(file, "write") else file)
+            if path.name.startswith(name):
+                path.write_bytes(b"half")
+                raise OSError(errno.ENOSPC, "no space left on device")
+            save(content, file)
+
+        return half
+
+    for name in ("last.ckpt", "last_ema.pth"):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "save", stop_within(name))
+            with pytest.raises(OSError, match="no space"):
+                train(config, footage, work)
+        assert (folder / "last.ckpt").exists() == (name != "last.ckpt")
+    assert (folder / "last_ema.pth").read_bytes() == b"half"
+
+    assert "model" in torch.load(train(config, footage, work), weights_only=False)
+    assert _steps(folder / "last.ckpt") == 2
+
+
 def _steps(checkpoint: Path) -> int:
     return int(torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"])
 
@@ -122,6 +152,7 @@ def _steps(checkpoint: Path) -> int:
     [
         ({"labels": ("player", "ball")}, r"expected the categories \['player', 'ball'\]"),
         ({"init": Path("nowhere.pth")}, "init: expected a checkpoint, found none at nowhere.pth"),
+        ({"init": Path(__file__)}, "test_detector_training.py: expected a PyTorch state dict"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused_before_training(changes, complaint, tmp_path):

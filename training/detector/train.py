@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 import pytorch_lightning as lightning
 import torch
 from pydantic import Field, model_validator
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rfdetr.config import MultiScale, TrainConfig
 from rfdetr.training import RFDETRDataModule, RFDETRModelModule, build_trainer
@@ -19,6 +20,7 @@ from typing_extensions import override
 
 from training.data.reading import recognise
 from training.detector.checkpoints import model_config
+from training.detector.checkpoints import read as read_checkpoint
 from training.detector.dataset import check_coco, is_coco, write_tiles
 from training.detector.micro import RESOLUTION
 from training.detector.tiles import LABELS, ROLE_LABELS, Recipe
@@ -26,11 +28,15 @@ from training.errors import InputError
 from training.run.config import Frozen, Split
 from training.run.folder import data_folder, open_run
 from training.run.signals import Interruption, deferred
+from training.torch_file import save_torch
+from training.whole_file import write_whole
 
 RESULT = "last_ema.pth"
 """rfdetr's name of the averaged weights at the end; it is written when a stage is over."""
 
 _LAST = "last.ckpt"
+_FINISHED = "finished"
+"""Empty file of a stage whose `RESULT` is complete: a kill can leave half of one."""
 
 
 class DetectorStage(Frozen):
@@ -123,9 +129,10 @@ def train(config: Config, footage: Path, work: Path) -> Path:
     weights = config.init
     for stage in config.stages:
         folder = run / stage.name
-        if not (folder / RESULT).is_file():
+        if not (folder / _FINISHED).is_file():
             pictures = _pictures(config, stage, footage, work)
             _train_stage(config, stage, weights, pictures, folder)
+            write_whole(folder / _FINISHED, b"")
         weights = folder / RESULT
     assert weights is not None, "there is a stage at least"
     return weights
@@ -136,6 +143,8 @@ def _check(config: Config, footage: Path) -> None:
         raise InputError("device: expected auto or cpu, since PyTorch finds no NVIDIA GPU")
     if config.init is not None and not config.init.is_file():
         raise InputError(f"init: expected a checkpoint, found none at {config.init}")
+    if config.init is not None:
+        read_checkpoint(config.init)
     if is_coco(footage):
         check_coco(footage, config.labels)
     elif config.clips is None or not config.clips.held_out:
@@ -209,7 +218,9 @@ def _trainer(
     limit: dict[str, Any] = {}
     if stage.epoch_steps is not None:
         limit["limit_train_batches"] = stage.epoch_steps
-    trainer: Any = build_trainer(training, network, accelerator=device, **limit)
+    trainer: Any = build_trainer(
+        training, network, accelerator=device, plugins=[_WholeCheckpoints()], **limit
+    )
     trainer.callbacks.append(stop)  # an argument `callbacks` would replace rfdetr's own
     return trainer
 
@@ -245,6 +256,21 @@ def _train_config(
         progress_bar="rich" if sys.stderr.isatty() else None,
         checkpoint_interval=1000,  # `last.ckpt` is written after every epoch anyway
     )
+
+
+class _WholeCheckpoints(TorchCheckpointIO):
+    """Replaces a checkpoint at once.
+
+    Lightning's own way is by the system's temporary folder: from another disk, a kill while it is
+    copied would leave half a checkpoint and none before it.
+    """
+
+    @override
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint so that the file appears complete or not at all."""
+        save_torch(checkpoint, Path(path))
 
 
 class _Stop(lightning.Callback):
