@@ -12,7 +12,7 @@ from training.__main__ import main
 from training.errors import InputError
 from training.run.command import CONFIGS, MODELS
 from training.run.config import RunConfig, Stage, load
-from training.run.folder import data_folder, open_run
+from training.run.folder import data_folder, open_run, sole_use
 
 
 class Config(RunConfig):
@@ -118,6 +118,15 @@ def test_a_run_killed_while_its_config_was_written_begins_anew(path, tmp_path, m
     open_run(load(Config, path, ["seed=4"]), tmp_path)
     with pytest.raises(InputError, match="seed differs"):
         open_run(load(Config, path), tmp_path)
+
+
+def test_a_second_training_in_one_folder_is_refused(tmp_path):
+    with sole_use(tmp_path / "work"):
+        with pytest.raises(InputError, match="work: expected no other training"):
+            with sole_use(tmp_path / "work"):
+                pass
+    with sole_use(tmp_path / "work"):  # it is over
+        pass
 
 
 def test_data_of_other_clips_lies_in_another_folder(tmp_path):

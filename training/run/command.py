@@ -12,7 +12,7 @@ from pathlib import Path
 
 from training.errors import InputError
 from training.run.config import load
-from training.run.folder import RUN
+from training.run.folder import RUN, sole_use
 
 MODELS = {
     "detector": "training.detector.train",
@@ -54,8 +54,9 @@ def run(options: argparse.Namespace) -> int:
     module = importlib.import_module(MODELS[options.model])
     path = options.config or CONFIGS / f"{options.model}.toml"
     config = load(module.Config, path, options.set)
-    if options.restart and (options.work / RUN).exists():
-        shutil.rmtree(options.work / RUN)
-    weights = module.train(config, options.footage, options.work)
+    with sole_use(options.work):
+        if options.restart and (options.work / RUN).exists():
+            shutil.rmtree(options.work / RUN)
+        weights = module.train(config, options.footage, options.work)
     print(weights)
     return 0
