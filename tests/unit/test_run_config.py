@@ -121,11 +121,10 @@ def test_a_run_killed_while_its_config_was_written_begins_anew(path, tmp_path, m
 
 
 def test_a_second_training_in_one_folder_is_refused(tmp_path):
-    with sole_use(tmp_path / "work"):
-        with pytest.raises(InputError, match="work: expected no other training"):
-            with sole_use(tmp_path / "work"):
-                pass
-    with sole_use(tmp_path / "work"):  # it is over
+    work, expected = tmp_path / "work", "work: expected no other training"
+    with sole_use(work), pytest.raises(InputError, match=expected), sole_use(work):
+        pass
+    with sole_use(work):  # it is over
         pass
 
 
