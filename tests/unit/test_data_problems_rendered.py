@@ -56,6 +56,12 @@ OBJECT = ("frames", 1, "objects", 0)
             "visible_px: expected greater than or equal to 0",
         ),
         (setting(*OBJECT, "world", value=[1.0]), "objects[0].world: list should have at least 2"),
+        (
+            setting(*OBJECT, "number_box", value=[9, 9, 1, 1]),
+            "number_box: expected a box of positive",
+        ),
+        (setting("people", 0, "id", value=100), "people[0].id: expected less than or equal to 99"),
+        (setting("overlay_boxes", value=[[1, 2, 3]]), "overlay_boxes[0]: expected an entry [3]"),
         (setting("n_frames", value=4), "a.gt.json.gz: frames: expected n_frames = 4, got 3"),
         (setting("height", value=50), "a.mp4: expected 64x50 as in a.gt.json.gz, got 64x48"),
     ],

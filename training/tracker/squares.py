@@ -5,6 +5,7 @@ cut the smaller windows that a follower would see.
 """
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def extract(footage: Path, clips: Sequence[str], out: Path, square_px: int) -> N
 
     Raises:
         InputError: A clip has no masks, or nobody in the clips is large enough.
+        OSError: The squares do not fit on the disk.
     """
     if (out / "rows.npy").exists():
         return
@@ -60,6 +62,8 @@ def extract(footage: Path, clips: Sequence[str], out: Path, square_px: int) -> N
     squares = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
         out / "squares.npy", "w+", np.uint8, shape
     )
+    with (out / "squares.npy").open("r+b") as file:  # or a full disk would kill the process
+        os.posix_fallocate(file.fileno(), 0, squares.offset + squares.nbytes)
     written = 0
     for clip, plan in zip(loaded, plans, strict=True):
         for square in _squares(clip, plan, square_px):

@@ -1,7 +1,11 @@
 """Reader of rendered clips with exact truth.
 
 A clip is three files: `<name>.mp4`, `<name>.gt.json.gz` (boxes, ids, numbers, positions) and
-`<name>.masks.json.gz` (COCO run-length masks), the last of which may be absent.
+`<name>.masks.json.gz` (COCO run-length masks), the last of which may be absent. Their fields are
+those of the models below. `kit_colours` is null if unknown; else it tells of `left` and `right` the
+`pattern`, `shirt`, `second` (null if plain) and `shorts`, of `left_goalkeeper` and
+`right_goalkeeper` one colour, RGB each. `overlay_boxes` are what is drawn over the picture, such as
+a score.
 """
 
 from pathlib import Path
@@ -43,12 +47,13 @@ class _Truth(Entry):
     n_frames: FrameCount
     seed: int
     kit_colours: dict[str, Any] | None
+    overlay_boxes: Annotated[tuple[JsonBox, ...], Field(strict=False)] = ()
     people: list[Any]
     frames: list[Any]
 
 
 class _Person(Entry):
-    id: Annotated[int, Field(ge=0)]
+    id: Annotated[int, Field(ge=0, le=99)]
     kind: Literal["player", "goalkeeper", "referee", "assistant_referee"]
     team: Literal["left", "right"] | None
     jersey_number: Annotated[int, Field(ge=0, le=99)] | None = None
@@ -164,13 +169,16 @@ def _sighting(entry: _Object, kind: str, place: str, size: tuple[int, int]) -> S
     visible: Box | None = entry.box_visible
     if visible is not None:
         check_box(visible, f"{place}.box_visible", size, may_leave=False)
+    number_box: Box | None = entry.number_box
+    if number_box is not None:
+        check_box(number_box, f"{place}.number_box", size, may_leave=False)
     return Sighting(
         object_id=entry.id,
         kind=kind,
         box_visible=visible,
         box_full=check_box(entry.box_full, f"{place}.box_full", None, may_leave=True),
         visible_px=entry.visible_px,
-        number_box=entry.number_box,
+        number_box=number_box,
         number_px=entry.number_px,
         number_span=entry.number_span,
         pitch=None if entry.world is None else (entry.world[0], entry.world[1]),
