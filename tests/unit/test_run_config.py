@@ -46,6 +46,28 @@ def test_the_committed_config_of_each_model_loads_and_takes_changes(model):
     assert not set(changed.clips.train) & set(changed.clips.held_out)
 
 
+def test_a_table_that_a_file_leaves_to_its_defaults_can_be_changed():
+    kind, path = importlib.import_module(MODELS["tracker"]).Config, CONFIGS / "tracker.toml"
+    changed = load(kind, path, ["stages.0.prompts.mask=2", "stages.0.prompts.box=0.5"])
+    assert (changed.stages[0].prompts.mask, changed.stages[0].prompts.box) == (2, 0.5)
+    with pytest.raises(InputError, match=r"stages\.0\.prompt: expected one of the keys name"):
+        load(kind, path, ["stages.0.prompt.mask=2"])
+
+
+@pytest.mark.parametrize(
+    ("model", "assignment", "message"),
+    [
+        ("tracker", "betas=[1.0,0.9]", r"betas\.0: Input should be less than 1"),
+        ("embedder", "network.heads=3", "network: .*expected width to be a multiple of heads"),
+        ("embedder", "network.patch_size=7", "expected image_size to be a multiple of patch_size"),
+    ],
+)
+def test_sizes_that_no_network_can_have_are_refused_by_name(model, assignment, message):
+    kind = importlib.import_module(MODELS[model]).Config
+    with pytest.raises(InputError, match=message):
+        load(kind, CONFIGS / f"{model}.toml", [assignment])
+
+
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
