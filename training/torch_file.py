@@ -29,8 +29,8 @@ def save_torch(content: Any, path: Path) -> None:
         raise
 
 
-def load_torch(path: Path, *, device: torch.device | str = "cpu") -> Any:
-    """Return what lies in a file of tensors; no code in it is run.
+def load_torch(path: Path) -> Any:
+    """Return what lies in a file of tensors, on the CPU; no code in it is run.
 
     Raises:
         OSError: The file cannot be opened.
@@ -38,6 +38,6 @@ def load_torch(path: Path, *, device: torch.device | str = "cpu") -> Any:
     """
     with path.open("rb") as file:
         try:
-            return torch.load(file, map_location=device, weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # what the unpickler raises depends on the junk
             raise InputError(f"{path}: expected a PyTorch state dict: {error!r:.200}") from error

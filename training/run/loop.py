@@ -187,7 +187,7 @@ class Loop(Generic[_S]):
         path = self._run / CHECKPOINT
         if not path.exists():
             return 0
-        state = load_torch(path, device=self._hardware.device)
+        state = load_torch(path)  # AdamW counts its steps on the CPU: on a GPU each would wait
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         return int(state["step"])
