@@ -94,6 +94,14 @@ def test_rendered_masks_that_are_wrong_are_refused(tmp_path, masks, message):
     refused(write_rendered(tmp_path, masks=masks), message)
 
 
+def test_a_mask_that_is_missing_of_somebody_in_sight_is_refused(tmp_path):
+    masks = {**rendered_masks(), "frames": [*rendered_masks()["frames"][:2], {}]}
+    refused(
+        write_rendered(tmp_path, masks=masks),
+        "a.masks.json.gz: frames[2]: expected a mask of 1, who is in sight",
+    )
+
+
 def test_a_mask_with_nothing_set_is_sound(tmp_path):
     empty = runs(np.zeros((tiny_data.HEIGHT, tiny_data.WIDTH), np.uint8))
     masks = {**rendered_masks(), "frames": [{"1": empty}] * 3}

@@ -40,6 +40,9 @@ _MOST_DIGITS = 9
 _Row = Annotated[tuple[float, float, float], Field(strict=False)]
 
 
+Sightings = tuple[tuple[Sighting, ...], ...]
+
+
 class _Truth(Entry):
     width: Side
     height: Side
@@ -102,18 +105,19 @@ def read(path: Path, problems: Problems) -> list[Clip]:
     video = VideoFile(path.with_name(f"{name}.mp4"))
     with problems.each():
         _check_video(video, truth, path)
+    sightings = table.sightings()
     clip = Clip(
         name=name,
         width=truth.width,
         height=truth.height,
         frame_rate=truth.fps,
         people=people,
-        sightings=table.sightings(),
+        sightings=sightings,
         pictures=video,
         is_tracked=True,
         source=f"seed {truth.seed}",
         kits=_outfield_kits(truth.kit_colours),
-        load_masks=_mask_loader(path.with_name(f"{name}.masks.json.gz"), truth),
+        load_masks=_mask_loader(path.with_name(f"{name}.masks.json.gz"), truth, sightings),
         homographies=tuple(_homography(frames.get(i)) for i in range(len(truth.frames))),
         header={key: value for key, value in raw.items() if key not in {"frames", "people"}},
     )
@@ -216,11 +220,11 @@ def _homography(frame: _Frame | None) -> Any:
     return np.array(frame.homography_pitch_to_image) if frame and is_known else None
 
 
-def _mask_loader(path: Path, truth: _Truth) -> Any:
-    return (lambda: _load_masks(path, truth)) if path.is_file() else None
+def _mask_loader(path: Path, truth: _Truth, sightings: Sightings) -> Any:
+    return (lambda: _load_masks(path, truth, sightings)) if path.is_file() else None
 
 
-def _load_masks(path: Path, truth: _Truth) -> MaskRuns:
+def _load_masks(path: Path, truth: _Truth, sightings: Sightings) -> MaskRuns:
     masks = parse(_Masks, load_json(path), f"{path}: top level", Problems(is_strict=True))
     assert masks is not None
     height, width = masks.size
@@ -232,10 +236,17 @@ def _load_masks(path: Path, truth: _Truth) -> MaskRuns:
         raise InputError(
             f"{path}: frames: expected {truth.n_frames} as in the truth, got {len(masks.frames)}"
         )
-    return [
+    runs = [
         {_checked_id(key, counts, path, index, truth): counts for key, counts in frame.items()}
         for index, frame in enumerate(masks.frames)
     ]
+    for index, (frame, seen) in enumerate(zip(runs, sightings, strict=False)):
+        for one in seen:
+            if one.visible_px and not one.is_ball and one.object_id not in frame:
+                raise InputError(
+                    f"{path}: frames[{index}]: expected a mask of {one.object_id}, who is in sight"
+                )
+    return runs
 
 
 def _checked_id(key: str, counts: str, path: Path, index: int, truth: _Truth) -> int:
