@@ -62,8 +62,7 @@ def extract(footage: Path, clips: Sequence[str], out: Path, square_px: int) -> N
     squares = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
         out / "squares.npy", "w+", np.uint8, shape
     )
-    with (out / "squares.npy").open("r+b") as file:  # or a full disk would kill the process
-        os.posix_fallocate(file.fileno(), 0, squares.offset + squares.nbytes)
+    _make_room(out / "squares.npy", squares.offset + squares.nbytes)
     written = 0
     for clip, plan in zip(loaded, plans, strict=True):
         for square in _squares(clip, plan, square_px):
@@ -73,6 +72,15 @@ def extract(footage: Path, clips: Sequence[str], out: Path, square_px: int) -> N
     squares.flush()
     with whole(out / "rows.npy") as partial, partial.open("wb") as file:
         np.save(file, rows)
+
+
+def _make_room(path: Path, size: int) -> None:
+    """Take the disk space of a mapped file now: a write to it on a full disk kills the process."""
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _plan(clip: Clip, clip_index: int) -> dict[int, NDArray[np.void]]:
