@@ -8,6 +8,7 @@ import argparse
 import importlib
 import sys
 
+from orchestrator.cli.termination import Terminated, interrupted_by_sigterm
 from training.errors import InputError
 
 COMMANDS = {
@@ -22,7 +23,10 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return the exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run one command; return the exit code: 0 done, 1 failed, 2 wrong usage.
+
+    130 is Ctrl-C, or a training that was stopped and has saved its state; 143 is SIGTERM.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] not in COMMANDS:
         sys.stderr.write(f"touchline: expected one of the commands {', '.join(COMMANDS)}\n")
@@ -36,7 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_arguments(parser)
     options = parser.parse_args(arguments[1:])
     try:
-        return int(options.run(options))
+        with interrupted_by_sigterm():
+            return int(options.run(options))
+    except Terminated:
+        return 143
     except KeyboardInterrupt:
         return 130
     except (InputError, OSError) as error:

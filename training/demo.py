@@ -38,7 +38,7 @@ CONFIGS = Path(__file__).with_name("configs")
 PRECISION = "fp16-stored"
 """The form in which ONNX demo weights are served."""
 
-_INTERRUPTED = (130, -signal.SIGINT, -signal.SIGTERM)
+_INTERRUPTED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 _SMOKE_LEARNT = ("dev_01", "dev_02")
 _SMOKE_UNSEEN = ("dev_18", "demo_01")
 

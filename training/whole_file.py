@@ -1,5 +1,6 @@
 """Files that appear complete or not at all."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ def whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{path.name}.partial")
     try:
         yield partial
+        with partial.open("rb") as file:  # or a machine that fails could keep the name alone
+            os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)  # of a block that failed; or a hard link to `path`

@@ -1,6 +1,8 @@
 """`touchline data check|stats|convert|preview` from the command line."""
 
 import json
+import signal
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,6 +13,7 @@ from tiny_data import rendered_truth, write_mot, write_rendered
 from training.__main__ import main
 from training.data.preview import CELL_WIDTH
 from training.data.reading import read
+from training.data.writers import stills
 
 
 @pytest.fixture
@@ -102,6 +105,31 @@ def test_a_conversion_that_fails_leaves_nothing_that_looks_done(rendered, tmp_pa
     write_rendered(rendered)
     assert main(arguments) == 0, "what a failure left is in nobody's way"
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == ["out"]
+
+
+def test_a_conversion_that_sigterm_ends_leaves_nothing_half_filled(rendered, tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(stills, "write_jpeg", lambda *_: signal.raise_signal(signal.SIGTERM))
+    arguments = [
+        "data",
+        "convert",
+        str(rendered),
+        "--to",
+        "coco",
+        "--output",
+        f"{tmp_path / 'out'}",
+    ]
+    assert main(arguments) == 143
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_mounted_folder_is_refused_before_hours_of_converting(rendered, capsys, monkeypatch):
+    out = rendered.parent / "out"
+    out.mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == out)
+    assert main(["data", "convert", str(rendered), "--to", "coco", "--output", str(out)]) == 1
+    assert "out: expected a folder inside the mounted one" in capsys.readouterr().err
 
 
 def test_held_out_clips_become_the_valid_split_and_leaks_are_warned_of(rendered, tmp_path, capsys):

@@ -56,6 +56,12 @@ OBJECT = ("frames", 1, "objects", 0)
             "visible_px: expected greater than or equal to 0",
         ),
         (setting(*OBJECT, "world", value=[1.0]), "objects[0].world: list should have at least 2"),
+        (
+            setting(*OBJECT, "number_box", value=[9, 9, 1, 1]),
+            "number_box: expected a box of positive",
+        ),
+        (setting("people", 0, "id", value=100), "people[0].id: expected less than or equal to 99"),
+        (setting("overlay_boxes", value=[[1, 2, 3]]), "overlay_boxes[0]: expected an entry [3]"),
         (setting("n_frames", value=4), "a.gt.json.gz: frames: expected n_frames = 4, got 3"),
         (setting("height", value=50), "a.mp4: expected 64x50 as in a.gt.json.gz, got 64x48"),
     ],
@@ -86,6 +92,14 @@ def test_rendered_truth_that_is_wrong_is_refused(tmp_path, damage, message):
 )
 def test_rendered_masks_that_are_wrong_are_refused(tmp_path, masks, message):
     refused(write_rendered(tmp_path, masks=masks), message)
+
+
+def test_a_mask_that_is_missing_of_somebody_in_sight_is_refused(tmp_path):
+    masks = {**rendered_masks(), "frames": [*rendered_masks()["frames"][:2], {}]}
+    refused(
+        write_rendered(tmp_path, masks=masks),
+        "a.masks.json.gz: frames[2]: expected a mask of 1, who is in sight",
+    )
 
 
 def test_a_mask_with_nothing_set_is_sound(tmp_path):

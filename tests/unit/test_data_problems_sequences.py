@@ -75,6 +75,14 @@ def test_a_picture_of_another_size_than_the_first_is_refused(tmp_path, write, fi
     refused(tmp_path, f"{file}: expected a picture of (64, 48) as the first, got (48, 64)")
 
 
+def test_game_state_pictures_of_two_sizes_are_refused_even_if_the_labels_know(tmp_path):
+    content = gsr_file()
+    content["images"][1] |= {"width": 48, "height": 64}
+    file = write_gsr(tmp_path, content) / "SNGS-1/img1" / content["images"][1]["file_name"]
+    Image.new("RGB", (48, 64)).save(file)
+    refused(tmp_path, f"{file.name}: expected a picture of (64, 48) as the first, got (48, 64)")
+
+
 def test_a_sequence_without_truth_is_refused(tmp_path):
     (write_mot(tmp_path) / "seq" / "gt" / "gt.txt").unlink()
     refused(tmp_path, "gt.txt: expected this file, found none")

@@ -126,6 +126,7 @@ def test_yolo_lines_that_are_wrong_are_refused(tmp_path, lines, message):
         ("names: {0: 1}\ntrain: x\n", "data.yaml: names: expected class names"),
         ("names: [ball]\n", "data.yaml: expected one of the fields train, val, test"),
         ("names: [ball]\ntrain: [a, b]\n", "data.yaml: train: expected a folder"),
+        (f"{YOLO_YAML}val: ./train/images\n", "data.yaml: val: expected a folder of its own"),
         ("names: [ball]\ntrain: nowhere/images\n", "expected a folder of pictures, found none"),
         ("names: [ball]\ntrain: train\n", "expected a path with a folder images/"),
         (YOLO_YAML.replace("player", "car"), "line 1: expected one of the classes"),

@@ -1,10 +1,13 @@
 """A stand-in detector labels videos that nobody labelled."""
 
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 from tiny_data import write_video
 
 from tests.unit.synthetic_stand_in import write_stand_in
@@ -94,3 +97,25 @@ def test_a_file_that_is_no_stand_in_is_refused(tmp_path):
         StandIn(tmp_path / "junk.onnx")
     with pytest.raises(InputError, match=r"expected an input \[1, 3, R, R\]"):
         StandIn(Path("model_repository/rfdetr_detector/weights/demo.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("images", "output", "complaint"),
+    [
+        ([1, 3, "height", "width"], [1, 84, 85], r"expected an input \[1, 3, R, R\]"),
+        ([1, 3, 64, 32], [1, 84, 85], r"expected an input \[1, 3, R, R\]"),
+        ([1, 3, 64, 64], [1, 1000], r"expected YOLOX's output \[1, 84, 85\], got \[1, 1000\]"),
+    ],
+)
+def test_a_network_of_another_layout_is_refused(images, output, complaint, tmp_path):
+    sizes = {"images": images, "output": output}
+    ends = {name: helper.make_tensor_value_info(name, 1, size) for name, size in sizes.items()}
+    zeros = helper.make_tensor("zeros", 1, output, [0.0] * prod(output))
+    nodes = [helper.make_node("Constant", [], ["output"], value=zeros)]
+    graph = helper.make_graph(nodes, "g", [ends["images"]], [ends["output"]])
+    path = tmp_path / "net.onnx"
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
+    with pytest.raises(InputError, match=complaint):
+        StandIn(path)

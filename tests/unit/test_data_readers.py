@@ -142,6 +142,17 @@ def test_one_clip_of_a_folder_can_be_named_by_its_video(tmp_path):
     assert [clip.name for clip in read(tmp_path / "b.mp4")] == ["b"]
 
 
+def test_a_file_is_what_it_is_whatever_lies_beside_it(tmp_path):
+    WRITERS["coco"](tmp_path)
+    WRITERS["mot"](tmp_path)
+    file = next(tmp_path.rglob("*.coco.json"))
+    assert recognise(file) == "coco"
+    assert [recognise(tmp_path / "seq" / name) for name in ("seqinfo.ini", "gt/gt.txt")] == [
+        "mot",
+        "mot",
+    ]
+
+
 def test_nothing_an_unknown_layout_and_two_layouts_are_refused(tmp_path):
     with pytest.raises(InputError, match="expected labelled footage, found nothing"):
         recognise(tmp_path / "absent")

@@ -1,6 +1,8 @@
 """A detector is fine-tuned by rfdetr's own trainer, and no step is lost or repeated."""
 
+import errno
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import pytest
 import torch
 
 from training.detector.checkpoints import SIZES, labels, load, model_config
-from training.detector.dataset import ANNOTATIONS, CocoFolder
+from training.detector.dataset import ANNOTATIONS, CocoFolder, check_coco
 from training.detector.export import to_onnx
 from training.detector.tiles import Target
 from training.detector.train import Config, DetectorStage, train
@@ -113,6 +115,35 @@ def test_a_stopped_run_goes_on_from_the_very_step_and_a_killed_one_from_its_epoc
     assert train(tiny(), footage, work) == weights  # nothing left to do
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_half_a_result_or_checkpoint_is_never_taken_for_a_whole_one(tmp_path, monkeypatch):
+    """A full disk, or a kill, while rfdetr writes a stage's weights, or Lightning its state."""
+    footage, work = coco_folder(tmp_path / "coco", ("person", "ball")), tmp_path / "work"
+    config = tiny(stages=[tiny().stages[0].model_copy(update={"epochs": 1, "epoch_steps": 2})])
+    folder, save = work / "run" / "only", torch.save
+
+    def stop_within(name):
+        def half(content, file):
+            path = Path(file.name if hasattr(file, "write") else file)
+            if path.name.startswith(name):
+                path.write_bytes(b"half")
+                raise OSError(errno.ENOSPC, "no space left on device")
+            save(content, file)
+
+        return half
+
+    for name in ("last.ckpt", "last_ema.pth"):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "save", stop_within(name))
+            with pytest.raises(OSError, match="no space"):
+                train(config, footage, work)
+        assert (folder / "last.ckpt").exists() == (name != "last.ckpt")
+    assert (folder / "last_ema.pth").read_bytes() == b"half"
+
+    assert "model" in torch.load(train(config, footage, work), weights_only=False)
+    assert _steps(folder / "last.ckpt") == 2
+
+
 def _steps(checkpoint: Path) -> int:
     return int(torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"])
 
@@ -122,6 +153,7 @@ def _steps(checkpoint: Path) -> int:
     [
         ({"labels": ("player", "ball")}, r"expected the categories \['player', 'ball'\]"),
         ({"init": Path("nowhere.pth")}, "init: expected a checkpoint, found none at nowhere.pth"),
+        ({"init": Path(__file__)}, "test_detector_training.py: expected a PyTorch state dict"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused_before_training(changes, complaint, tmp_path):
@@ -154,6 +186,44 @@ def test_missing_stills_are_told_before_the_stages_that_need_none(tmp_path):
     with pytest.raises(InputError, match=r"stages.real.stills: .*no: expected labelled footage"):
         train(tiny(clips=split, stages=stages), tmp_path, tmp_path / "work")
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "complaint"),
+    [
+        ("dev_05", ("person", "ball"), "expected no pictures of the held-out clip dev_05"),
+        ("other", ("player", "goalkeeper", "referee", "ball"), r"found \['person'\] in other"),
+    ],
+)
+def test_stills_of_a_held_out_clip_or_of_other_labels_are_refused(
+    name, labels, complaint, tmp_path
+):
+    footage = coco_folder(tmp_path / "stills", ("person", "ball")) / "valid"
+    annotations = (footage / ANNOTATIONS).read_text()
+    for number in range(2):
+        (footage / f"00000{number}.jpg").rename(footage / f"{name}_00000{number}.jpg")
+    (footage / ANNOTATIONS).write_text(annotations.replace("00000", f"{name}_00000"))
+    shutil.rmtree(tmp_path / "stills" / "train")
+    stages = [tiny().stages[0].model_copy(update={"stills": tmp_path / "stills"})]
+    split = Split(train=("dev_01",), held_out=("dev_05",))
+    with pytest.raises(InputError, match=rf"stages.only.stills: .*{complaint}"):
+        train(tiny(clips=split, labels=labels, stages=stages), tmp_path, tmp_path / "work")
+
+
+def test_stills_beside_a_coco_folder_are_refused_and_not_forgotten(tmp_path):
+    footage = coco_folder(tmp_path / "coco", ("person", "ball"))
+    stages = [tiny().stages[0].model_copy(update={"stills": footage})]
+    with pytest.raises(InputError, match="stages.only.stills: expected none beside a COCO folder"):
+        train(tiny(stages=stages), footage, tmp_path / "work")
+
+
+def test_a_coco_folder_that_was_divided_frame_by_frame_is_told(tmp_path):
+    footage = coco_folder(tmp_path / "coco", ("person", "ball"))
+    for split in ("train", "valid"):
+        path = footage / split / ANNOTATIONS
+        name = f"match_3_{split == 'train':d}_png.rf.0a1b"  # as Roboflow exports frame 0 or 1
+        path.write_text(path.read_text().replace("000000", name).replace("000001", f"{split}_1"))
+    assert check_coco(footage, ("person", "ball")) == ["match_3"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import csv
 import json
 import signal
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel
 
 from tests.unit.tiny_footage import write_footage
-from training.data.crops import crop_set
+from training.data.crops import CropSet, crop_set
 from training.embedder.batches import Batches
-from training.embedder.evaluate import evaluate
+from training.embedder.evaluate import evaluate, scores
 from training.embedder.towers import Sizes, Towers, load, start
 from training.embedder.train import Config, train
 from training.errors import InputError
@@ -155,6 +156,23 @@ def test_a_missing_tokenizer_is_named(checkpoint):
         (checkpoint / name).unlink()
     with pytest.raises(InputError, match="expected a tokenizer beside the weights"):
         start(checkpoint, SIZES)
+
+
+def test_clips_too_short_for_tracks_have_no_scores_but_do_not_cost_the_run_its_result(
+    footage, tmp_path
+):
+    towers = Towers.of(*start(None, SIZES))
+    crops = crop_set(footage, ("clip_0",), tmp_path)
+    few = np.flatnonzero(crops.track == 1)[:2]
+    others = np.flatnonzero(crops.track != 1)
+    referees = np.flatnonzero(crops.track == 3)
+
+    def scored(rows):
+        chosen = {field.name: getattr(crops, field.name)[rows] for field in fields(CropSet)}
+        return scores(towers, CropSet(**chosen), ("clip_0",))
+
+    assert scored(few)["teams"] == scored(np.concatenate([few, others]))["teams"] == {}
+    assert scored(referees) == {"teams": {}, "texts": {}}
 
 
 @pytest.mark.gpu

@@ -12,7 +12,7 @@ from training.__main__ import main
 from training.errors import InputError
 from training.run.command import CONFIGS, MODELS
 from training.run.config import RunConfig, Stage, load
-from training.run.folder import data_folder, open_run
+from training.run.folder import data_folder, open_run, sole_use
 
 
 class Config(RunConfig):
@@ -44,6 +44,28 @@ def test_the_committed_config_of_each_model_loads_and_takes_changes(model):
     changed = load(kind, path, ["seed=5", "stages.0.steps=7", "precision=fp32"])
     assert (changed.seed, changed.stages[0].steps, changed.precision) == (5, 7, "fp32")
     assert not set(changed.clips.train) & set(changed.clips.held_out)
+
+
+def test_a_table_that_a_file_leaves_to_its_defaults_can_be_changed():
+    kind, path = importlib.import_module(MODELS["tracker"]).Config, CONFIGS / "tracker.toml"
+    changed = load(kind, path, ["stages.0.prompts.mask=2", "stages.0.prompts.box=0.5"])
+    assert (changed.stages[0].prompts.mask, changed.stages[0].prompts.box) == (2, 0.5)
+    with pytest.raises(InputError, match=r"stages\.0\.prompt: expected one of the keys name"):
+        load(kind, path, ["stages.0.prompt.mask=2"])
+
+
+@pytest.mark.parametrize(
+    ("model", "assignment", "message"),
+    [
+        ("tracker", "betas=[1.0,0.9]", r"betas\.0: Input should be less than 1"),
+        ("embedder", "network.heads=3", "network: .*expected width to be a multiple of heads"),
+        ("embedder", "network.patch_size=7", "expected image_size to be a multiple of patch_size"),
+    ],
+)
+def test_sizes_that_no_network_can_have_are_refused_by_name(model, assignment, message):
+    kind = importlib.import_module(MODELS[model]).Config
+    with pytest.raises(InputError, match=message):
+        load(kind, CONFIGS / f"{model}.toml", [assignment])
 
 
 @pytest.mark.parametrize(
@@ -118,6 +140,14 @@ def test_a_run_killed_while_its_config_was_written_begins_anew(path, tmp_path, m
     open_run(load(Config, path, ["seed=4"]), tmp_path)
     with pytest.raises(InputError, match="seed differs"):
         open_run(load(Config, path), tmp_path)
+
+
+def test_a_second_training_in_one_folder_is_refused(tmp_path):
+    work, expected = tmp_path / "work", "work: expected no other training"
+    with sole_use(work), pytest.raises(InputError, match=expected), sole_use(work):
+        pass
+    with sole_use(work):  # it is over
+        pass
 
 
 def test_data_of_other_clips_lies_in_another_folder(tmp_path):

@@ -1,6 +1,7 @@
 """The shared loop: learns, logs, stops on a signal, and goes on to the same bits."""
 
 import csv
+import resource
 import signal
 
 import numpy as np
@@ -118,20 +119,50 @@ def test_steps_after_the_last_checkpoint_are_done_again_and_logged_once(
     assert len(rows(tmp_path, "steps.csv")) == 12
 
 
-def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_one_before(tmp_path, monkeypatch):
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_one_before(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         Loop(Regression(signal_at=3), STAGES, CONFIG, tmp_path).run()
     before = (tmp_path / CHECKPOINT).read_bytes()
 
-    def full_disk(state, path):
-        path.write_bytes(before[:100])
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="no space"):
-        Loop(Regression(signal_at=2), STAGES, CONFIG, tmp_path).run()
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(OSError, match=rf"too large: '.*{CHECKPOINT}'"):
+            Loop(Regression(signal_at=2), STAGES, CONFIG, tmp_path).run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert (tmp_path / CHECKPOINT).read_bytes() == before
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("step", [4, 12])
+def test_scores_that_a_kill_cut_short_are_made_up_for(unbroken, tmp_path, step):
+    _, other = unbroken
+    task = Regression()
+    task.scores = lambda network: 1 / 0 if loop._step == step else Regression.scores(task, network)
+    loop = Loop(task, STAGES, CONFIG, tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        loop.run()
+    assert torch.load(tmp_path / CHECKPOINT)["step"] == step
+    Loop(Regression(), STAGES, CONFIG, tmp_path).run()
+    assert rows(tmp_path, "scores.csv") == rows(other, "scores.csv")
+
+
+def test_a_log_that_a_full_disk_cut_short_goes_on_without_its_torn_line(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        Loop(Regression(signal_at=3), STAGES, CONFIG, tmp_path).run()
+    whole_log = (tmp_path / "steps.csv").read_text()
+    (tmp_path / "steps.csv").write_text(f"{whole_log}\n2,fir")
+    Loop(Regression(), STAGES, CONFIG, tmp_path).run()
+    assert [int(row["step"]) for row in rows(tmp_path, "steps.csv")] == list(range(1, 13))
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-100], lambda _: b"", lambda _: b"junk"])
+def test_a_damaged_checkpoint_is_named(unbroken, damage):
+    _, run = unbroken
+    (run / CHECKPOINT).write_bytes(damage((run / CHECKPOINT).read_bytes()))
+    with pytest.raises(InputError, match=rf"{CHECKPOINT}: expected a PyTorch state dict"):
+        Loop(Regression(), STAGES, CONFIG, run)
 
 
 def test_batches_drawn_by_workers_are_the_same(unbroken, tmp_path):

@@ -1,6 +1,8 @@
 """The tracker's training: sees what serving sees, learns, resumes, takes published checkpoints."""
 
 import csv
+import errno
+import os
 import signal
 
 import numpy as np
@@ -16,7 +18,7 @@ from training.run.config import Split
 from training.run.journal import Journal
 from training.run.loop import CHECKPOINT
 from training.tracker.evaluate import evaluate
-from training.tracker.network import start
+from training.tracker.network import save, start
 from training.tracker.objective import LossWeights, Outputs, loss, mask_iou, track
 from training.tracker.prompts import Prompt, Prompts, draw, noisy_boxes
 from training.tracker.squares import ROW, extract
@@ -191,6 +193,38 @@ def test_footage_without_masks_is_refused_naming_the_clip(tmp_path):
     (footage / "clip_0.masks.json.gz").unlink()
     with pytest.raises(InputError, match="expected masks of clip_0"):
         extract(footage, ("clip_0",), tmp_path / "out", SQUARE_PX)
+
+
+def test_scores_on_footage_without_masks_are_refused_naming_the_clip(tmp_path):
+    footage = write_footage(tmp_path / "footage", clips=1)
+    (footage / "clip_0.masks.json.gz").unlink()
+    weights = save(random_compact(SIZES), None, tmp_path)
+    with pytest.raises(InputError, match="expected masks of clip_0"):
+        evaluate(weights, footage, ("clip_0:2",))
+
+
+def test_squares_that_do_not_fit_on_the_disk_are_an_error_and_kill_nobody(
+    footage, tmp_path, monkeypatch
+):
+    """A write to a mapped file would end in SIGBUS; so room is asked for first."""
+
+    def full_disk(descriptor, start, size):
+        assert os.fstat(descriptor).st_size == start + size, "room for the whole file"
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full_disk)
+    with pytest.raises(OSError, match=r"no space left on device: '.*squares\.npy'"):
+        extract(footage, ("clip_0", "clip_1"), tmp_path, SQUARE_PX)
+    assert not (tmp_path / "rows.npy").exists()
+
+
+def test_strangers_need_a_second_clip_that_shows_somebody_well(footage, tmp_path):
+    extract(footage, ("clip_0", "clip_1"), tmp_path, SQUARE_PX)
+    rows = np.load(tmp_path / "rows.npy")
+    rows["seen"][rows["clip"] == 1] = 0.1
+    np.save(tmp_path / "rows.npy", rows)
+    with pytest.raises(InputError, match="well seen in two clips"):
+        Tracklets(tmp_path, 64)
 
 
 def test_a_run_learns_scores_and_ends_in_weights_that_are_served(

@@ -1,5 +1,6 @@
 """Files of training appear complete or not at all, whoever writes them and whatever goes wrong."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +58,8 @@ def test_a_block_that_writes_nothing_is_an_error_and_leaves_the_old_file(tmp_pat
 
 
 def full_disk(_, path, **__):
-    path.write_bytes(b"half")
-    raise OSError("no space left on device")
+    path.write_bytes(b"half") if isinstance(path, Path) else path.write(b"half")
+    raise OSError(errno.ENOSPC, "no space left on device")
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,8 @@ def _convert(options: argparse.Namespace) -> int:
 def _check_is_free(folder: Path) -> None:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder}: expected a new or empty folder")
+    if folder.is_mount():  # which nothing can be renamed to
+        raise InputError(f"{folder}: expected a folder inside the mounted one")
 
 
 @contextmanager

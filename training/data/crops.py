@@ -153,6 +153,9 @@ def patch_transform(box: tuple[float, float, float, float]) -> NDArray[np.float3
 
 def _extract(clips: list[Clip]) -> CropSet:
     kits: dict[str, int] = {}
+    for clip in clips:
+        if not clip.has_masks:
+            raise InputError(f"{clip.name}: expected masks beside its truth")
     rows = [row for index, clip in enumerate(clips) for row in _clip_rows(clip, index, kits)]
     if not rows:
         names = ", ".join(clip.name for clip in clips)
@@ -185,7 +188,8 @@ def _is_wanted(clip: Clip, seen: Sighting, index: int) -> bool:
     if index % _STRIDE and not seen.is_number_readable:
         return False
     full, visible = _area(seen.box_full), _area(seen.box_visible)
-    covered = any(_meets(seen.box_visible, board) for board in clip.header["overlay_boxes"])
+    drawn = clip.header.get("overlay_boxes", ())
+    covered = any(_meets(seen.box_visible, board) for board in drawn)
     return visible > _MIN_VISIBLE_SHARE * full and not covered
 
 
@@ -231,12 +235,25 @@ def _truth(clip: Clip, person: Person, seen: Sighting, kits: dict[str, int]) -> 
 
 
 def _worn(clip: Clip, person: Person) -> tuple[list[int], str]:
-    """Return the attributes `SHIRT` to `SHORTS` and a name that equal kits share."""
+    """Return the attributes `SHIRT` to `SHORTS` and a name that equal kits share.
+
+    Raises:
+        InputError: The clip tells kits, but not this person's.
+    """
     side = f"{person.team}_goalkeeper" if person.kind == "goalkeeper" else person.team or "referee"
     colours = clip.header["kit_colours"]
     if colours is None or person.team is None:  # officials' shirts differ from what the clips say
         return [-1, -1, -1, -1], f"{clip.name} {side}"
-    worn = colours[side]
+    try:
+        return _described(colours[side])
+    except (KeyError, TypeError, ValueError, cv2.error) as error:
+        raise InputError(
+            f"{clip.name}: kit_colours.{side}: expected one colour, or pattern, shirt, second and "
+            f"shorts, got {colours.get(side)!r}"
+        ) from error
+
+
+def _described(worn: Any) -> tuple[list[int], str]:
     if not isinstance(worn, dict):  # a keeper: one colour from head to foot
         colour = nearest_colour(worn)
         return [colour, -1, PATTERNS.index("plain"), colour], f"plain {worn}"

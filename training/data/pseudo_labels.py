@@ -22,6 +22,8 @@ from training.onnx_file import open_onnx
 _STRIDES = (8, 16, 32)
 _PERSON = 0
 """COCO's class of people in YOLOX's order."""
+_COLUMNS = 85
+"""Box, objectness, and COCO's 80 classes."""
 _SIDES = (288, 512)
 """Sides of the windows in pixels: the small ones for far people, the large ones for near ones."""
 _OVERLAP = 0.35
@@ -44,10 +46,14 @@ class StandIn:
             raise InputError(f"{path}: expected the ONNX file of a YOLOX detector")
         self._session = open_onnx(path)
         images = self._session.get_inputs()[0]
-        if images.shape[:2] != [1, 3] or len(images.shape) != 4:
+        side = images.shape[-1]
+        if not isinstance(side, int) or images.shape != [1, 3, side, side]:
             raise InputError(f"{path}: expected an input [1, 3, R, R], got {images.shape}")
-        self._input, self._size = images.name, int(images.shape[2])
-        self._cells, self._cell_strides = _grid(self._size)
+        self._input, self._size = images.name, side
+        self._cells, self._cell_strides = _grid(side)
+        found, wanted = self._session.get_outputs()[0].shape, [1, len(self._cells), _COLUMNS]
+        if found != wanted:
+            raise InputError(f"{path}: expected YOLOX's output {wanted}, got {found}")
 
     def people(self, picture: Pixels, least_score: float = 0.4) -> Boxes:
         """Return the boxes of people, xyxy float32 `(n, 4)` in pixels of the picture.

@@ -12,6 +12,7 @@ from rfdetr.detr import RFDETR
 
 from training.detector.micro import RFDETRMicro
 from training.errors import InputError
+from training.torch_file import load_torch
 
 SIZES: dict[str, type[RFDETR]] = {
     "micro": RFDETRMicro,
@@ -84,9 +85,20 @@ def model_config(
     return config
 
 
+def read(checkpoint: Path) -> dict[str, Any]:
+    """Return what lies in a checkpoint of rfdetr.
+
+    Raises:
+        InputError: The file is damaged or of something else.
+    """
+    with torch.serialization.safe_globals([Namespace]):
+        content = load_torch(checkpoint)
+    if not isinstance(content, dict) or "model" not in content:
+        raise InputError(f"{checkpoint}: expected a checkpoint of RF-DETR, with the key `model`")
+    return content
+
+
 def _trained_sizes(checkpoint: Path) -> dict[str, Any]:
     """Return the resolution in training; published checkpoints leave it to their class."""
-    with torch.serialization.safe_globals([Namespace]):
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    trained = content.get("model_config", {})
+    trained = read(checkpoint).get("model_config", {})
     return {"resolution": trained["resolution"]} if "resolution" in trained else {}

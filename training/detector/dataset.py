@@ -12,6 +12,7 @@ import numpy as np
 
 from orchestrator.types.pictures import Pixels
 from training.data.footage import read_clip
+from training.data.readers.stills import source_of
 from training.data.reading import read
 from training.data.writers.stills import write_jpeg
 from training.detector.tiles import Recipe, Target, plain_tiles, still_tiles, training_tiles
@@ -31,36 +32,44 @@ def is_coco(folder: Path) -> bool:
     return (folder / "train" / ANNOTATIONS).is_file()
 
 
-def check_coco(folder: Path, labels: Sequence[str]) -> None:
+def check_coco(folder: Path, labels: Sequence[str]) -> list[str]:
     """Hold a roboflow-COCO folder against the labels of a config.
+
+    Returns:
+        The sources of pictures that lie in both splits, such as one video's frames.
 
     Raises:
         InputError: A split is missing or unreadable, or its labels are others.
     """
+    sources = []
     for split in ("train", "valid"):
         path = folder / split / ANNOTATIONS
-        found = _annotated_labels(path)
+        found, pictures = _annotated(path)
         if found != list(labels):
             raise InputError(f"{path}: expected the categories {list(labels)}, found {found}")
+        sources.append({source_of(name) for name in pictures})
+    return sorted(set.intersection(*sources))
 
 
-def _annotated_labels(path: Path) -> list[str]:
-    """Return the names of the categories in the order of their ids, without those that group.
+def _annotated(path: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the categories by id, without those that group, and of the pictures.
 
     Source: rfdetr 1.11.2, datasets/coco.py, filter_parent_categories.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        pictures = [str(one["file_name"]) for one in content["images"]]
         groups = {one.get("supercategory") for one in content["categories"]}
         used = {one["category_id"] for one in content["annotations"]}
         kept = [
             one for one in content["categories"] if one["id"] in used or one["name"] not in groups
         ]
-        return [str(one["name"]) for one in sorted(kept, key=lambda one: int(one["id"]))]
+        names = [str(one["name"]) for one in sorted(kept, key=lambda one: int(one["id"]))]
     except OSError as error:
         raise InputError(f"{path}: expected COCO annotations: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected COCO annotations: {error!r}") from error
+    return names, pictures
 
 
 def write_tiles(

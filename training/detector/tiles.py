@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from orchestrator.types.pictures import Pixels
+from training.data.clips import BALL
 from training.data.footage import Clip, Sighting
 from training.data.kits import recolour
 from training.detector.micro import RESOLUTION
@@ -29,6 +30,8 @@ ROLE_LABELS = ("player", "goalkeeper", "referee", "ball")
 BALL_SIDE_720 = 12.0
 """A smaller ball box is grown to this about its centre, in pixels of a 720-line picture: a box of a
 few pixels cannot be matched by overlap."""
+
+_ROLE_OF = {"assistant_referee": "referee"}
 
 MIN_VISIBLE_PX = {"person": 40.0, "ball": 8.0}
 """Something with fewer visible source pixels is neither taught nor asked for."""
@@ -144,16 +147,17 @@ def tile_regions(width: int, height: int) -> tuple[Region, Region]:
 def frame_targets(sightings: Iterable[Sighting], labels: Sequence[str] = LABELS) -> list[Target]:
     """Return what can be seen in a frame; boxes go round the visible pixels."""
     return [
-        Target(_label(seen, labels), seen.box_visible, seen.visible_px_at_most)
+        Target(label, seen.box_visible, seen.visible_px_at_most)
         for seen in sightings
-        if seen.box_visible is not None
+        if seen.box_visible is not None and (label := label_of(seen.kind, labels)) is not None
     ]
 
 
-def _label(seen: Sighting, labels: Sequence[str]) -> str:
-    if seen.is_ball or "person" not in labels:
-        return "referee" if seen.kind == "assistant_referee" else seen.kind
-    return "person"
+def label_of(kind: str, labels: Sequence[str]) -> str | None:
+    """Return the label that stands for one of the clips' `KINDS`; None if there is none."""
+    is_person = kind != BALL and "person" in labels
+    label = "person" if is_person else _ROLE_OF.get(kind, kind)
+    return label if label in labels else None
 
 
 def draw_region(picture: Pixels, targets: list[Target], rng: np.random.Generator) -> Region:

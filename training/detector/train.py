@@ -5,32 +5,37 @@ whole squeezed picture, and from crops round it at a still larger scale.
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import pytorch_lightning as lightning
 import torch
 from pydantic import Field, model_validator
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rfdetr.config import MultiScale, TrainConfig
 from rfdetr.training import RFDETRDataModule, RFDETRModelModule, build_trainer
 from typing_extensions import override
 
-from training.data.reading import recognise
+from training.data.reading import read
 from training.detector.checkpoints import model_config
+from training.detector.checkpoints import read as read_checkpoint
 from training.detector.dataset import check_coco, is_coco, write_tiles
 from training.detector.micro import RESOLUTION
-from training.detector.tiles import LABELS, ROLE_LABELS, Recipe
+from training.detector.tiles import LABELS, ROLE_LABELS, Recipe, label_of
 from training.errors import InputError
 from training.run.config import Frozen, Split
 from training.run.folder import data_folder, open_run
 from training.run.signals import Interruption, deferred
+from training.torch_file import save_torch
+from training.whole_file import write_whole
 
 RESULT = "last_ema.pth"
 """rfdetr's name of the averaged weights at the end; it is written when a stage is over."""
 
 _LAST = "last.ckpt"
+_FINISHED = "finished"
+"""Empty file of a stage whose `RESULT` is complete: a kill can leave half of one."""
 
 
 class DetectorStage(Frozen):
@@ -123,9 +128,10 @@ def train(config: Config, footage: Path, work: Path) -> Path:
     weights = config.init
     for stage in config.stages:
         folder = run / stage.name
-        if not (folder / RESULT).is_file():
+        if not (folder / _FINISHED).is_file():
             pictures = _pictures(config, stage, footage, work)
             _train_stage(config, stage, weights, pictures, folder)
+            write_whole(folder / _FINISHED, b"")
         weights = folder / RESULT
     assert weights is not None, "there is a stage at least"
     return weights
@@ -134,10 +140,10 @@ def train(config: Config, footage: Path, work: Path) -> Path:
 def _check(config: Config, footage: Path) -> None:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device: expected auto or cpu, since PyTorch finds no NVIDIA GPU")
-    if config.init is not None and not config.init.is_file():
-        raise InputError(f"init: expected a checkpoint, found none at {config.init}")
+    if config.init is not None:
+        _check_init(config.init)
     if is_coco(footage):
-        check_coco(footage, config.labels)
+        _check_pictures(config, footage)
     elif config.clips is None or not config.clips.held_out:
         raise InputError("clips: expected train and held_out, since the footage is rendered clips")
     elif set(config.labels) not in (set(LABELS), set(ROLE_LABELS)):
@@ -146,17 +152,46 @@ def _check(config: Config, footage: Path) -> None:
             f"got {config.labels}"
         )
     else:
-        _check_stills(config.stages)
+        for stage in config.stages:
+            if stage.stills is not None:
+                _check_stills(stage.stills, f"stages.{stage.name}.stills", config)
 
 
-def _check_stills(stages: Sequence[DetectorStage]) -> None:
-    """Miss stills now rather than after hours of the stages before."""
-    for stage in stages:
+def _check_init(init: Path) -> None:
+    if not init.is_file():
+        raise InputError(f"init: expected a checkpoint, found none at {init}")
+    read_checkpoint(init)
+
+
+def _check_pictures(config: Config, footage: Path) -> None:
+    """Check a COCO folder, which is learnt and scored as it is."""
+    for stage in config.stages:
         if stage.stills is not None:
-            try:
-                recognise(stage.stills)
-            except InputError as error:
-                raise InputError(f"stages.{stage.name}.stills: {error}") from error
+            raise InputError(f"stages.{stage.name}.stills: expected none beside a COCO folder")
+    for source in check_coco(footage, config.labels):
+        sys.stderr.write(
+            f"touchline: warning: {footage}: pictures of {source} are in train/ and in valid/, "
+            "whose scores will flatter; `touchline data convert` divides anew by source\n"
+        )
+
+
+def _check_stills(stills: Path, key: str, config: Config) -> None:
+    """Refuse stills now rather than after hours of the stages before.
+
+    Raises:
+        InputError: They are missing or broken, show what the labels lack, or a held-out clip.
+    """
+    try:
+        clips = read(stills)
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from error
+    held_out = set() if config.clips is None else set(config.clips.held_out)
+    for clip in clips:
+        if held_out & {clip.name, clip.source}:
+            raise InputError(f"{key}: expected no pictures of the held-out clip {clip.source}")
+        kinds = {seen.kind for frame in clip.sightings for seen in frame}
+        if unknown := sorted(kind for kind in kinds if label_of(kind, config.labels) is None):
+            raise InputError(f"{key}: expected {config.labels}, found {unknown} in {clip.name}")
 
 
 def _pictures(config: Config, stage: DetectorStage, footage: Path, work: Path) -> Path:
@@ -209,7 +244,9 @@ def _trainer(
     limit: dict[str, Any] = {}
     if stage.epoch_steps is not None:
         limit["limit_train_batches"] = stage.epoch_steps
-    trainer: Any = build_trainer(training, network, accelerator=device, **limit)
+    trainer: Any = build_trainer(
+        training, network, accelerator=device, plugins=[_WholeCheckpoints()], **limit
+    )
     trainer.callbacks.append(stop)  # an argument `callbacks` would replace rfdetr's own
     return trainer
 
@@ -245,6 +282,21 @@ def _train_config(
         progress_bar="rich" if sys.stderr.isatty() else None,
         checkpoint_interval=1000,  # `last.ckpt` is written after every epoch anyway
     )
+
+
+class _WholeCheckpoints(TorchCheckpointIO):
+    """Replaces a checkpoint at once.
+
+    Lightning's own way is by the system's temporary folder: from another disk, a kill while it is
+    copied would leave half a checkpoint and none before it.
+    """
+
+    @override
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint so that the file appears complete or not at all."""
+        save_torch(checkpoint, Path(path))
 
 
 class _Stop(lightning.Callback):

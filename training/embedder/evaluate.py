@@ -57,7 +57,7 @@ def embed_texts(towers: Towers, texts: list[str]) -> Embeddings:
 def scores(towers: Towers, held_out: CropSet, clips: Sequence[str]) -> dict[str, Any]:
     """Return the scores of teams by clip, and of texts over all held-out kits.
 
-    A clip counts if two kits are known in it.
+    A clip counts if two kits are known in it, each by a track of some length.
 
     Args:
         towers: The network.
@@ -71,9 +71,11 @@ def scores(towers: Towers, held_out: CropSet, clips: Sequence[str]) -> dict[str,
     for index, name in enumerate(clips):
         rows = is_player & (clip == index)
         kit = np.asarray(held_out.kit[rows])
-        if len(np.unique(kit)) == 2:
+        is_counted = np.isin(held_out.track[rows], _counted(held_out.track[rows]))
+        if len(np.unique(kit)) == len(np.unique(kit[is_counted])) == 2:
             teams[name] = team_scores(embeddings[rows], held_out.track[rows], kit)
-    return {"teams": teams, "texts": text_scores(towers, embeddings, held_out, is_player)}
+    texts = text_scores(towers, embeddings, held_out, is_player) if is_player.any() else {}
+    return {"teams": teams, "texts": texts}
 
 
 def team_scores(
@@ -90,7 +92,7 @@ def team_scores(
         Share of tracks in the right cluster, mean cosine between crops of one kit and of the two
         kits, and the share of single crops that lie nearer to the mean of their own kit.
     """
-    names = [one for one in np.unique(track) if (track == one).sum() >= _MIN_CROPS]
+    names = _counted(track)
     means = np.stack([_unit(embeddings[track == one].mean(axis=0)) for one in names])
     team = np.array([kit[track == one][0] for one in names])
     _, cluster = kmeans2(means, 2, iter=50, minit="++", seed=0)
@@ -127,6 +129,10 @@ def text_scores(
         "right_of_all_kits": float((similarity.argmax(axis=1) == np.arange(len(kits))).mean()),
         "right_of_the_clips_two": float((own > rival.max(axis=1)).mean()),
     }
+
+
+def _counted(track: NDArray[np.int32]) -> list[np.int32]:
+    return [one for one in np.unique(track) if (track == one).sum() >= _MIN_CROPS]
 
 
 def _unit(vector: Embeddings) -> Embeddings:

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from transformers import (
     AutoTokenizer,
@@ -34,6 +34,13 @@ class Sizes(Frozen):
     heads: int = Field(default=4, gt=0)
     vision_layers: int = Field(default=4, gt=0)
     text_layers: int = Field(default=2, gt=0)
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        for whole, part in (("width", "heads"), ("image_size", "patch_size")):
+            if getattr(self, whole) % getattr(self, part):
+                raise ValueError(f"expected {whole} to be a multiple of {part}")
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,11 @@
 """Files that a jersey network starts from and ends in."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from training.errors import InputError
 from training.jersey.net import JerseyNet
-from training.whole_file import whole
+from training.torch_file import load_torch, save_torch
 
 
 def start(backbone: str, init: Path | None) -> JerseyNet:
@@ -43,8 +40,7 @@ def save(net: JerseyNet, path: Path) -> Path:
     Returns:
         `path`.
     """
-    with whole(path) as partial:
-        torch.save({"backbone": net.backbone_name, "weights": net.state_dict()}, partial)
+    save_torch({"backbone": net.backbone_name, "weights": net.state_dict()}, path)
     return path
 
 
@@ -66,7 +62,7 @@ def load(path: Path) -> JerseyNet:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: expected a file of weights")
-    try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: expected a PyTorch state dict: {error}") from error
+    content = load_torch(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a PyTorch state dict, got {type(content).__name__}")
+    return content

@@ -8,11 +8,14 @@ with code 130.
 import argparse
 import importlib
 import shutil
+import sys
 from pathlib import Path
 
+from training.data.readers import rendered
 from training.errors import InputError
-from training.run.config import load
-from training.run.folder import RUN
+from training.run.config import Split, load
+from training.run.folder import RUN, sole_use
+from training.run.leaks import check_split
 
 MODELS = {
     "detector": "training.detector.train",
@@ -54,8 +57,18 @@ def run(options: argparse.Namespace) -> int:
     module = importlib.import_module(MODELS[options.model])
     path = options.config or CONFIGS / f"{options.model}.toml"
     config = load(module.Config, path, options.set)
-    if options.restart and (options.work / RUN).exists():
-        shutil.rmtree(options.work / RUN)
-    weights = module.train(config, options.footage, options.work)
+    with sole_use(options.work):
+        if options.restart and (options.work / RUN).exists():
+            shutil.rmtree(options.work / RUN)
+        if not (options.work / RUN).exists():
+            _warn_of_leaks(config.clips, options.footage)
+        weights = module.train(config, options.footage, options.work)
     print(weights)
     return 0
+
+
+def _warn_of_leaks(clips: Split | None, footage: Path) -> None:
+    """Check a split of rendered clips; a folder of pictures is divided already."""
+    if clips is not None and rendered.find(footage):
+        for leak in check_split(clips, footage):
+            sys.stderr.write(f"touchline: warning: {leak}\n")

@@ -4,7 +4,7 @@ import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -57,6 +57,10 @@ class Stage(Frozen):
         return rate * min(1.0, (step + 1) / max(self.warmup_steps, 1))
 
 
+Share = Annotated[float, Field(ge=0, lt=1)]
+"""What is kept of a moving mean at every step."""
+
+
 class RunConfig(Frozen):
     """What every run of our own loop is told; each model adds its own keys and stages."""
 
@@ -74,7 +78,7 @@ class RunConfig(Frozen):
     evaluate_steps: int = Field(default=0, ge=0)
     """Steps between two scores on held-out clips; 0 scores at the end only."""
     weight_decay: float = Field(default=0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Share, Share] = (0.9, 0.999)
     """AdamW's memory of the gradient and of its square."""
     gradient_clip: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient; absent: not limited."""
@@ -120,15 +124,16 @@ def _assign(document: Any, assignment: str) -> None:
         raise InputError(f"--set {assignment}: expected key=value, such as stages.0.steps=100")
     *parents, last = key.split(".")
     try:
-        for parent in parents:
-            document = document[_index(document, parent)]
-        document[_index(document, last)] = _value(text)
+        for parent in parents:  # a table that the file leaves to its defaults begins here
+            is_left_out = isinstance(document, dict) and parent not in document
+            document = document.setdefault(parent, {}) if is_left_out else _within(document, parent)
+        document[int(last) if isinstance(document, list) else last] = _value(text)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise InputError(f"--set {assignment}: expected a key of the config, not {key}") from error
 
 
-def _index(container: Any, key: str) -> Any:
-    return int(key) if isinstance(container, list) else key
+def _within(container: Any, key: str) -> Any:
+    return container[int(key) if isinstance(container, list) else key]
 
 
 def _value(text: str) -> Any:

@@ -1,8 +1,10 @@
 """What lies in a work folder: `run/` with one run's state, and prepared data beside it."""
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,22 @@ RUN = "run"
 """Folder of checkpoints and logs inside the work folder; without it, training begins anew."""
 
 _CONFIG = "config.json"
+
+
+@contextmanager
+def sole_use(work: Path) -> Iterator[None]:
+    """Keep a second training out of a work folder: each would write over the other's state.
+
+    Raises:
+        InputError: Another process trains there.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{work}: expected no other training to run in here") from error
+        yield
 
 
 def open_run(config: BaseModel, work: Path) -> Path:

@@ -11,10 +11,25 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from training.whole_file import whole
+
 STEPS_CSV = "steps.csv"
 SCORES_CSV = "scores.csv"
 _STEP_COLUMNS = ("step", "stage", "loss", "learning_rate", "seconds")
 _SCORE_COLUMNS = ("step", "score", "value")
+
+
+def has_scores(run: Path, step: int) -> bool:
+    """Say whether scores of a step lie in the folder of a run."""
+    return any(int(row[0]) == step for row in _rows(run / SCORES_CSV, _SCORE_COLUMNS))
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> list[list[str]]:
+    """Return the rows of a log, if there is one; a full disk may have left a part of the last."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [r for r in csv.reader(file) if len(r) == len(columns) and r[0].isdecimal()]
 
 
 class Journal:
@@ -70,14 +85,10 @@ class Journal:
                 self._board.add_scalar(f"held_out/{name}", value, step)
 
     def _csv(self, path: Path, columns: tuple[str, ...], step: int) -> Any:
-        kept: list[list[str]] = []
-        if path.exists():
-            with path.open(newline="") as file:
-                kept = [row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) <= step]
-        file = self._stack.enter_context(path.open("w", newline="", buffering=1))
-        writer = csv.writer(file)
-        writer.writerows([columns, *kept])
-        return writer
+        kept = [row for row in _rows(path, columns) if int(row[0]) <= step]
+        with whole(path) as partial, partial.open("w", newline="") as file:
+            csv.writer(file).writerows([columns, *kept])
+        return csv.writer(self._stack.enter_context(path.open("a", newline="", buffering=1)))
 
     def _tensorboard(self, run: Path, step: int) -> Any:
         if importlib.util.find_spec("tensorboard") is None:

@@ -23,9 +23,9 @@ from training.errors import InputError
 from training.run.config import RunConfig, Stage
 from training.run.folder import open_run
 from training.run.hardware import Hardware
-from training.run.journal import Journal
+from training.run.journal import Journal, has_scores
 from training.run.signals import Interruption, deferred, ignore_in_worker
-from training.whole_file import whole
+from training.torch_file import load_torch, save_torch
 
 Batch = dict[str, Tensor]
 """What one step is shown; tensors of any shape by name."""
@@ -72,6 +72,9 @@ class Loop(Generic[_S]):
         stages: One or more; one after the other.
         config: How.
         run: Folder of the checkpoint and the logs, from `begin`.
+
+    Raises:
+        InputError: The checkpoint there is damaged.
     """
 
     def __init__(self, task: Task[_S], stages: Sequence[_S], config: RunConfig, run: Path) -> None:
@@ -89,10 +92,17 @@ class Loop(Generic[_S]):
 
         Raises:
             KeyboardInterrupt: SIGINT or SIGTERM came; the state after the last step is saved.
+            OSError: A checkpoint or log cannot be written; the checkpoint before stays.
             InputError: The loss is no longer finite.
         """
-        if self._step < self._total:
+        # A checkpoint is saved before its scores, so that a kill in between owes them.
+        owes_scores = (
+            self._step > 0 and self._is_score_due() and not has_scores(self._run, self._step)
+        )
+        if self._step < self._total or owes_scores:
             with Journal(self._run, self._step, self._total) as journal, deferred() as interruption:
+                if owes_scores:
+                    self._score(journal)
                 self._train(journal, interruption)
         return self._average.module.eval()
 
@@ -110,9 +120,12 @@ class Loop(Generic[_S]):
                 saved = now
                 self._save()  # before the scores, which may take minutes
             if is_due:
-                journal.scores(self._step, self._task.scores(self._average.module.eval()))
+                self._score(journal)
             if is_stopping:
                 raise KeyboardInterrupt
+
+    def _score(self, journal: Journal) -> None:
+        journal.scores(self._step, self._task.scores(self._average.module.eval()))
 
     def _batches(self) -> Iterator[Batch]:
         device = self._hardware.device
@@ -168,14 +181,13 @@ class Loop(Generic[_S]):
 
     def _save(self) -> None:
         state = {name: part.state_dict() for name, part in self._parts().items()}
-        with whole(self._run / CHECKPOINT) as partial:
-            torch.save({**state, "step": self._step}, partial)
+        save_torch({**state, "step": self._step}, self._run / CHECKPOINT)
 
     def _resume(self) -> int:
         path = self._run / CHECKPOINT
         if not path.exists():
             return 0
-        state = torch.load(path, map_location=self._hardware.device, weights_only=True)
+        state = load_torch(path)  # AdamW counts its steps on the CPU: on a GPU each would wait
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         return int(state["step"])

@@ -96,11 +96,11 @@ def _judge(
     seen: dict[int, Sighting],
     drawn: Sequence[Sequence[float]],
 ) -> Judgement:
-    people = [k for k in truth if k in seen]
-    encoded = [coco_mask.encode(np.asfortranarray(truth[k])) for k in people]
-    size = list(next(iter(truth.values())).shape)
-    overlap = coco_mask.iou([{"size": size, "counts": rle_counts}], encoded, [0] * len(encoded))[0]
-    iou = dict(zip(people, overlap.tolist(), strict=True))
+    iou = {}
+    for k in truth.keys() & seen.keys():
+        true = coco_mask.encode(np.asfortranarray(truth[k]))
+        found = {"size": true["size"], "counts": rle_counts}
+        iou[k] = float(coco_mask.iou([found], [true], [0])[0, 0])
     own = iou.pop(object_id, 0.0)
     x0, y0, x1, y1 = seen[object_id].box_full
     is_shown = seen[object_id].visible_px_at_most > max(30, 0.1 * (x1 - x0) * (y1 - y0))
@@ -157,6 +157,8 @@ def evaluate(weights: Path, footage: Path, clips: Sequence[str]) -> dict[str, An
     judgements, started = [], time.process_time()
     for name, frames in stretches:
         clip = read_clip(footage, name)
+        if not clip.has_masks:
+            raise InputError(f"{footage}: expected masks of {clip.name}")
         tracker = Tracker(engine, "window", slots=1, ttl_s=math.inf)
         judgements += list(follow(tracker, clip, frames or len(clip.sightings)))
     seconds = time.process_time() - started

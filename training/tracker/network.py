@@ -14,6 +14,7 @@ from sam2_streaming.architecture import (
 )
 
 from training.errors import InputError
+from training.torch_file import save_torch
 from training.whole_file import whole
 
 _IN_SIGHT_LOGIT = 3.0
@@ -50,10 +51,10 @@ def save(network: SAM2Base, init: Path | None, folder: Path) -> Path:
     """
     published = init.stem if init is not None and init.stem in OFFICIAL_CONFIGS else None
     path = folder / (f"{published}.pt" if published else "tracker.safetensors")
-    with whole(path) as partial:
-        if published:
-            torch.save({"model": network.state_dict()}, partial)
-        else:
+    if published:
+        save_torch({"model": network.state_dict()}, path)
+    else:
+        with whole(path) as partial:
             save_compact(network, _sizes(network), partial)
     return path
 

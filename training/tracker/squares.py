@@ -5,6 +5,7 @@ cut the smaller windows that a follower would see.
 """
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def extract(footage: Path, clips: Sequence[str], out: Path, square_px: int) -> N
 
     Raises:
         InputError: A clip has no masks, or nobody in the clips is large enough.
+        OSError: The squares do not fit on the disk.
     """
     if (out / "rows.npy").exists():
         return
@@ -60,6 +62,7 @@ def extract(footage: Path, clips: Sequence[str], out: Path, square_px: int) -> N
     squares = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
         out / "squares.npy", "w+", np.uint8, shape
     )
+    _make_room(out / "squares.npy", squares.offset + squares.nbytes)
     written = 0
     for clip, plan in zip(loaded, plans, strict=True):
         for square in _squares(clip, plan, square_px):
@@ -69,6 +72,15 @@ def extract(footage: Path, clips: Sequence[str], out: Path, square_px: int) -> N
     squares.flush()
     with whole(out / "rows.npy") as partial, partial.open("wb") as file:
         np.save(file, rows)
+
+
+def _make_room(path: Path, size: int) -> None:
+    """Take the disk space of a mapped file now: a write to it on a full disk kills the process."""
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _plan(clip: Clip, clip_index: int) -> dict[int, NDArray[np.void]]:

@@ -53,6 +53,9 @@ class Tracklets:
     Args:
         directory: Output folder of `squares.extract`, of two clips or more.
         size: Side of the sampled windows in pixels.
+
+    Raises:
+        InputError: Fewer than two clips show somebody well.
     """
 
     def __init__(self, directory: Path, size: int) -> None:
@@ -67,6 +70,8 @@ class Tracklets:
         self._by_clip: dict[int, list[int]] = defaultdict(list)
         for start in self._starts:
             self._by_clip[int(self._rows["clip"][start])].append(int(start))
+        if len(self._by_clip) < 2:
+            raise InputError("expected people who are well seen in two clips or more")
 
     def batch(
         self, rng: np.random.Generator, tracklets: int, frames: int, difficulty: Difficulty

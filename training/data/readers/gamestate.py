@@ -14,7 +14,7 @@ from pydantic import Field
 from training.data.clips import BALL, Clip, Person, Sighting
 from training.data.files import files_below, natural_order
 from training.data.labels import kind_of
-from training.data.pictures import ImageFiles, image_size
+from training.data.pictures import ImageFiles, check_size, image_size
 from training.data.problems import Problems
 from training.data.readers.parsing import (
     Entry,
@@ -148,6 +148,7 @@ def _images(file: _File, path: Path, problems: Problems) -> list[_Image]:
                     f"{place}: expected width and height {size} as in {name}, "
                     f"got {(image.width, image.height)}"
                 )
+            check_size(path.parent / file.info.im_dir / name, (images[0].width, images[0].height))
     if file.info.seq_length is not None and file.info.seq_length != len(file.images):
         problems.add(
             f"{path}: images: expected seq_length = {file.info.seq_length}, got {len(file.images)}"

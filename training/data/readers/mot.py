@@ -53,7 +53,8 @@ class Sequence:
 def sequences(path: Path) -> list[Path]:
     """Return the folders of sequences at or below `path`, by path."""
     if path.is_file():
-        path = path.parent.parent if path.parent.name == "gt" else path.parent
+        folder = {"gt.txt": path.parent.parent, "seqinfo.ini": path.parent}.get(path.name)
+        return [folder] if folder and (folder / "seqinfo.ini").is_file() else []
     return [file.parent for file in files_below(path, "seqinfo.ini")]
 
 

@@ -69,8 +69,9 @@ def load_json(path: Path) -> Any:
     Raises:
         InputError: The file cannot be read, or is no JSON; names line and column.
     """
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except json.JSONDecodeError as error:
         place = f"{path}: line {error.lineno}, column {error.colno}"
         raise InputError(f"{place}: expected JSON: {error.msg}") from error

@@ -1,7 +1,11 @@
 """Reader of rendered clips with exact truth.
 
 A clip is three files: `<name>.mp4`, `<name>.gt.json.gz` (boxes, ids, numbers, positions) and
-`<name>.masks.json.gz` (COCO run-length masks), the last of which may be absent.
+`<name>.masks.json.gz` (COCO run-length masks), the last of which may be absent. Their fields are
+those of the models below. `kit_colours` is null if unknown; else it tells of `left` and `right` the
+`pattern`, `shirt`, `second` (null if plain) and `shorts`, of `left_goalkeeper` and
+`right_goalkeeper` one colour, RGB each. `overlay_boxes` are what is drawn over the picture, such as
+a score.
 """
 
 from pathlib import Path
@@ -36,6 +40,9 @@ _MOST_DIGITS = 9
 _Row = Annotated[tuple[float, float, float], Field(strict=False)]
 
 
+Sightings = tuple[tuple[Sighting, ...], ...]
+
+
 class _Truth(Entry):
     width: Side
     height: Side
@@ -43,12 +50,13 @@ class _Truth(Entry):
     n_frames: FrameCount
     seed: int
     kit_colours: dict[str, Any] | None
+    overlay_boxes: Annotated[tuple[JsonBox, ...], Field(strict=False)] = ()
     people: list[Any]
     frames: list[Any]
 
 
 class _Person(Entry):
-    id: Annotated[int, Field(ge=0)]
+    id: Annotated[int, Field(ge=0, le=99)]
     kind: Literal["player", "goalkeeper", "referee", "assistant_referee"]
     team: Literal["left", "right"] | None
     jersey_number: Annotated[int, Field(ge=0, le=99)] | None = None
@@ -97,18 +105,19 @@ def read(path: Path, problems: Problems) -> list[Clip]:
     video = VideoFile(path.with_name(f"{name}.mp4"))
     with problems.each():
         _check_video(video, truth, path)
+    sightings = table.sightings()
     clip = Clip(
         name=name,
         width=truth.width,
         height=truth.height,
         frame_rate=truth.fps,
         people=people,
-        sightings=table.sightings(),
+        sightings=sightings,
         pictures=video,
         is_tracked=True,
         source=f"seed {truth.seed}",
         kits=_outfield_kits(truth.kit_colours),
-        load_masks=_mask_loader(path.with_name(f"{name}.masks.json.gz"), truth),
+        load_masks=_mask_loader(path.with_name(f"{name}.masks.json.gz"), truth, sightings),
         homographies=tuple(_homography(frames.get(i)) for i in range(len(truth.frames))),
         header={key: value for key, value in raw.items() if key not in {"frames", "people"}},
     )
@@ -164,13 +173,16 @@ def _sighting(entry: _Object, kind: str, place: str, size: tuple[int, int]) -> S
     visible: Box | None = entry.box_visible
     if visible is not None:
         check_box(visible, f"{place}.box_visible", size, may_leave=False)
+    number_box: Box | None = entry.number_box
+    if number_box is not None:
+        check_box(number_box, f"{place}.number_box", size, may_leave=False)
     return Sighting(
         object_id=entry.id,
         kind=kind,
         box_visible=visible,
         box_full=check_box(entry.box_full, f"{place}.box_full", None, may_leave=True),
         visible_px=entry.visible_px,
-        number_box=entry.number_box,
+        number_box=number_box,
         number_px=entry.number_px,
         number_span=entry.number_span,
         pitch=None if entry.world is None else (entry.world[0], entry.world[1]),
@@ -208,11 +220,11 @@ def _homography(frame: _Frame | None) -> Any:
     return np.array(frame.homography_pitch_to_image) if frame and is_known else None
 
 
-def _mask_loader(path: Path, truth: _Truth) -> Any:
-    return (lambda: _load_masks(path, truth)) if path.is_file() else None
+def _mask_loader(path: Path, truth: _Truth, sightings: Sightings) -> Any:
+    return (lambda: _load_masks(path, truth, sightings)) if path.is_file() else None
 
 
-def _load_masks(path: Path, truth: _Truth) -> MaskRuns:
+def _load_masks(path: Path, truth: _Truth, sightings: Sightings) -> MaskRuns:
     masks = parse(_Masks, load_json(path), f"{path}: top level", Problems(is_strict=True))
     assert masks is not None
     height, width = masks.size
@@ -224,10 +236,17 @@ def _load_masks(path: Path, truth: _Truth) -> MaskRuns:
         raise InputError(
             f"{path}: frames: expected {truth.n_frames} as in the truth, got {len(masks.frames)}"
         )
-    return [
+    runs = [
         {_checked_id(key, counts, path, index, truth): counts for key, counts in frame.items()}
         for index, frame in enumerate(masks.frames)
     ]
+    for index, (frame, seen) in enumerate(zip(runs, sightings, strict=False)):
+        for one in seen:
+            if one.visible_px and not one.is_ball and one.object_id not in frame:
+                raise InputError(
+                    f"{path}: frames[{index}]: expected a mask of {one.object_id}, who is in sight"
+                )
+    return runs
 
 
 def _checked_id(key: str, counts: str, path: Path, index: int, truth: _Truth) -> int:

@@ -68,7 +68,7 @@ def _names(settings: dict[str, Any], path: Path) -> dict[int, str]:
 def _picture_folders(settings: dict[str, Any], path: Path) -> list[Path]:
     """Return the folders named; as Ultralytics does, one `../` too many is forgiven."""
     root = path.parent / str(settings.get("path") or ".")
-    folders = []
+    folders: list[Path] = []
     for split in _SPLITS:
         named = settings.get(split)
         if named is None:
@@ -78,6 +78,8 @@ def _picture_folders(settings: dict[str, Any], path: Path) -> list[Path]:
         folder = root / named
         if not folder.exists() and named.startswith("../"):
             folder = root / named[3:]
+        if folder.resolve() in {known.resolve() for known in folders}:
+            raise InputError(f"{path}: {split}: expected a folder of its own, got {named!r} again")
         folders.append(folder)
     if not folders:
         raise InputError(f"{path}: expected one of the fields {', '.join(_SPLITS)}")
