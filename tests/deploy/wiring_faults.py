@@ -141,6 +141,11 @@ def engine_for_smaller_batches(c):
 
 
 @fault("engines_are_built_for_their_models")
+def engine_of_a_file_that_no_export_writes(c):
+    workload(c, "engine-rfdetr-26-08-h200").main["args"][1] = "/store/exported/detector.fp32.onnx"
+
+
+@fault("engines_are_built_for_their_models")
 def engine_that_nobody_looks_for(c):
     arguments = workload(c, "engine-rfdetr-26-08-h200").main["args"]
     arguments[arguments.index("--output=/store/engines")] = "--output=/store/plans"
