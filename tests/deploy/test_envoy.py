@@ -5,6 +5,7 @@ The config is the cluster's own, with this machine's addresses, paths and names.
 
 import asyncio
 import contextlib
+import re
 import subprocess
 import urllib.error
 import urllib.request
@@ -23,6 +24,7 @@ from deploy.local.orchestrator import OrchestratorProcess
 from deploy.local.ports import HOST, Ports, free_ports
 from orchestrator.client import RecognitionClient
 from orchestrator.security.keys import add_key
+from tests.deploy import promql
 from tests.deploy.manifests import IS_REQUIRED, KUBERNETES, tool
 from tests.stream.streams import stored_stream
 from tests.unit.certificates import Authority
@@ -265,3 +267,6 @@ async def test_a_call_without_a_key_is_refused_by_the_orchestrator_itself(folder
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await client.recognize_frame(pb.RecognizeFrameRequest())
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        scrape = await asyncio.to_thread(front.page, "/metrics")
+        exposed = set(re.findall(r"^envoy_\w+", scrape, re.MULTILINE))
+        assert exposed >= promql.ENVOY
