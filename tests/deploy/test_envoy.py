@@ -215,10 +215,11 @@ def test_envoy_takes_the_config(folder):
 
 
 @pytest.mark.triton
-async def test_a_stream_outlives_every_default_timeout(folder, clip):
+async def test_a_stream_outlives_every_default_timeout_and_a_silent_stranger_none(folder, clip):
     if not IS_REQUIRED:
         pytest.skip("takes longer than Envoy's default timeout: make test-deploy")
     async with running_front(folder) as front, front.client() as client:
+        stranger, writer = await asyncio.open_connection(HOST, front.ports.grpc)
         playing = Playing(client, clip, 16)
         playing.feed.send(8)
         await playing.until(4)
@@ -230,6 +231,8 @@ async def test_a_stream_outlives_every_default_timeout(folder, clip):
         assert before < 16
         assert playing.answered == 16
         assert playing.is_summarised
+        assert await asyncio.wait_for(stranger.read(), 1) == b""  # has been hung up
+        writer.close()
 
 
 @pytest.mark.triton
