@@ -254,7 +254,7 @@ async def test_a_draining_proxy_lets_streams_end_and_takes_no_new_ones(folder, c
         playing.feed.send(8)
         playing.feed.end()
         await asyncio.wait_for(playing.task, 60)
-        await asyncio.wait_for(ending, 30)
+        await asyncio.wait_for(ending, 60)
         assert playing.answered == 16
         assert playing.is_summarised
         assert draining.returncode == 0
