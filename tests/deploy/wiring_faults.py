@@ -260,3 +260,8 @@ def proxy_to_another_service(c):
     config = next(one for one in c.of("ConfigMap") if "envoy.yaml" in one["data"])
     text = config["data"]["envoy.yaml"]
     config["data"]["envoy.yaml"] = text.replace("orchestrator-headless", "orchestrators")
+
+
+@fault("rollouts_can_proceed")
+def trackers_one_by_one(c):
+    workload(c, "triton-sam2").spec["strategy"]["rollingUpdate"]["maxSurge"] = 1
