@@ -16,10 +16,12 @@ from deploy.local.repository import DEFAULT_REPOSITORY, read_config
 from orchestrator.contracts import CONTRACTS
 from orchestrator.settings import Settings
 from tests.deploy.manifests import ROOT, Cluster, Workload, quantity
+from training.export.files import file_name
+from training.export.precision import Precision
 
 _TARGET = re.compile(r"k8s:///(?P<namespace>[^/]+)/(?P<service>[^/:]+):(?P<port>\S+)")
 _ITEM_BYTES = {"UINT8": 1, "BOOL": 1, "FP16": 2, "FP32": 4, "INT32": 4, "INT64": 8, "STRING": 64}
-_ENGINES = {"detector.fp32.onnx": "rfdetr_detector", "jersey.fp32.onnx": "resnet_jersey"}
+_EXPORTED = {file_name(contract.name, Precision.FP32): contract.name for contract in CONTRACTS}
 """Models by the file that `touchline export` writes for them."""
 _LEAST_START_S = 600
 """TensorRT engines and SAM2 load, and warm up, in minutes."""
@@ -137,7 +139,10 @@ def engines_are_built_for_their_models(cluster: Cluster) -> Iterator[str]:
     """What a Job publishes is looked for by the model, and takes its largest batch."""
     for job in (one for one in cluster.workloads if one.object["kind"] == "Job"):
         exported = PurePath(str(job.main["args"][1])).name
-        config = read_config(DEFAULT_REPOSITORY / _ENGINES[exported] / "config.pbtxt")
+        if exported not in _EXPORTED:
+            yield f"{job.name}: starts from {exported}, which no export writes"
+            continue
+        config = read_config(DEFAULT_REPOSITORY / _EXPORTED[exported] / "config.pbtxt")
         if int(job.argument("max-batch") or 0) < config.max_batch_size:
             yield f"{job.name}: {config.name} asks for batches of {config.max_batch_size}"
         for model in (one for one in cluster.models if one.model == config.name):

@@ -120,3 +120,20 @@ def proxy_drains_longer_than_grace(c):
 @fault("endpoints_are_left_before_the_end")
 def no_pre_stop_hook(c):
     del workload(c, "triton-rfdetr").main["lifecycle"]
+
+
+@fault("endpoints_are_left_before_the_end")
+def idle_proxy_that_ends_at_once(c):
+    command = workload(c, "envoy").main["lifecycle"]["preStop"]["exec"]["command"]
+    command[-1] = command[-1].replace("sleep 30\n", "")
+
+
+@fault("a_lost_node_is_given_up_soon")
+def server_without_tolerations(c):
+    del c.orchestrator.pod["tolerations"]
+
+
+@fault("a_lost_node_is_given_up_soon")
+def gpu_toleration_in_place_of_the_others(c):
+    pod = workload(c, "triton-sam2").pod
+    pod["tolerations"] = [one for one in pod["tolerations"] if one["key"] == "nvidia.com/gpu"]

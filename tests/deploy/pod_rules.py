@@ -1,5 +1,6 @@
 """What must hold within each pod. A rule yields what is wrong."""
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -7,6 +8,7 @@ from tests.deploy.manifests import ROOT, Cluster, Object, Workload, quantity
 
 _GPU = re.compile(r"nvidia\.com/(gpu|mig-.+)")
 _SLACK_S = 5
+_LONGEST_LOSS_S = 60
 _SCRIPTS = "/opt/touchline/"
 _POD = ROOT / "deploy" / "docker" / "pod"
 """What the images have there; see triton.Dockerfile."""
@@ -175,14 +177,25 @@ def there_is_time_to_end(cluster: Cluster) -> Iterator[str]:
 
 def hook_seconds(workload: Workload) -> float:
     """Longest time of the preStop hook."""
-    hook = workload.main.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
-    words = [str(word) for word in hook]
-    if words[:1] == ["sleep"]:
-        return float(words[1])
+    words = _hook(workload)
     if "--seconds" in words:
         return float(words[words.index("--seconds") + 1]) + _SLACK_S  # its last look at the page
     loop = re.search(r"seq (\d+)\); do\s+sleep (\d+)", words[-1] if words else "")
-    return float(loop[1]) * float(loop[2]) if loop else 0.0
+    return least_hook_seconds(workload) + (float(loop[1]) * float(loop[2]) if loop else 0.0)
+
+
+def least_hook_seconds(workload: Workload) -> float:
+    """Time of the preStop hook where nothing is under way."""
+    words = _hook(workload)
+    if "--settle" in words:
+        return float(words[words.index("--settle") + 1])
+    before_a_loop = " ".join(words).partition("for ")[0]
+    return sum(map(float, re.findall(r"\bsleep (\d+)", before_a_loop)))
+
+
+def _hook(workload: Workload) -> list[str]:
+    hook = workload.main.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
+    return [str(word) for word in hook]
 
 
 def _own_end(cluster: Cluster, workload: Workload) -> float:
@@ -196,8 +209,21 @@ def _own_end(cluster: Cluster, workload: Workload) -> float:
 
 def endpoints_are_left_before_the_end(cluster: Cluster) -> Iterator[str]:
     for workload in cluster.workloads:
-        if workload.is_server and hook_seconds(workload) < _SLACK_S:
-            yield f"{workload.name}: no preStop hook: SIGTERM comes before anybody knows"
+        if workload.is_server and least_hook_seconds(workload) < _SLACK_S:
+            yield f"{workload.name}: SIGTERM comes before anybody knows that its endpoint goes"
+
+
+def a_lost_node_is_given_up_soon(cluster: Cluster) -> Iterator[str]:
+    """Kubernetes itself waits for five minutes more before it replaces the pods of a lost node."""
+    for workload in (one for one in cluster.workloads if one.is_server):
+        seconds = {one["key"]: one.get("tolerationSeconds") for one in _evictions(workload)}
+        for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
+            if (seconds.get(key) or math.inf) > _LONGEST_LOSS_S:
+                yield f"{workload.name}: stays for long on a node that is {key.partition('/')[2]}"
+
+
+def _evictions(workload: Workload) -> Iterator[Object]:
+    return (one for one in workload.pod.get("tolerations", []) if one["effect"] == "NoExecute")
 
 
 RULES = (
@@ -213,4 +239,5 @@ RULES = (
     a_dead_model_is_restarted,
     there_is_time_to_end,
     endpoints_are_left_before_the_end,
+    a_lost_node_is_given_up_soon,
 )

@@ -18,10 +18,17 @@ TRITON = frozenset(
 )
 """Those that we use; a test finds them all in the scrape of a real tritonserver."""
 
+ENVOY = frozenset(
+    {"envoy_cluster_membership_healthy", "envoy_server_days_until_first_cert_expiring"}
+)
+"""Those that we use; a test finds them in the scrape of a real Envoy."""
+
 FOREIGN = frozenset(
     {
         "up",
         "keda_scaler_detail_errors_total",
+        "kube_pod_container_state_started",
+        "kube_pod_status_ready",
         "kube_deployment_spec_replicas",
         "kube_deployment_status_replicas_available",
         "kube_horizontalpodautoscaler_spec_max_replicas",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import random
 
 import pytest
@@ -24,6 +25,7 @@ from deploy.local.repository import DEFAULT_REPOSITORY, config_file, read_config
 from orchestrator.cli import main
 from orchestrator.errors import CapacityError
 from orchestrator.settings import Settings
+from tests.deploy.manifests import ROOT
 from tests.unit.scripted_triton import ScriptedTriton
 from tests.unit.test_session import PERSON, encoded, play
 
@@ -153,6 +155,16 @@ def test_an_unknown_gpu_is_refused_with_those_that_are_known():
 
 def test_the_committed_targets_are_those_of_the_calculation():
     assert TARGETS.read_text() == render(load()), "python -m deploy.capacity"
+
+
+def test_an_orchestrator_costs_what_was_measured_by_the_transport_of_pods():
+    rows = json.loads((ROOT / "tests" / "bench" / "pipeline.json").read_text())["rows"]
+    (measured,) = (
+        row["orchestrator_cpu_ms"]
+        for row in rows
+        if row["transport"] == "grpc" and row["streams"] == 1
+    )
+    assert load().table["orchestrator"]["cpu_ms_per_frame"] == pytest.approx(measured, rel=0.1)
 
 
 def test_the_autoscalers_end_beyond_what_is_planned():

@@ -9,6 +9,7 @@ from functools import cache
 
 import pytest
 
+from deploy.local.repository import DEFAULT_REPOSITORY, read_config
 from orchestrator.cli import _parser as touchline_parser
 from tests.deploy import manifests
 from tests.deploy.empty_cluster import EmptyCluster
@@ -16,6 +17,8 @@ from tests.deploy.manifests import KUBERNETES, ROOT, Cluster, Workload, quantity
 from tests.deploy.readme import MINE, README, commands, folder, section
 from tests.deploy.test_overlays import problems
 from training.__main__ import COMMANDS as OFFLINE
+from training.export.files import file_name
+from training.export.precision import Precision
 
 render = cache(manifests.render)  # nothing here changes what is rendered
 
@@ -70,6 +73,26 @@ def test_every_path_exists():
     assert [path for path in paths - made if not folder(path).exists()] == []
     links = re.findall(r"\]\(([^)#:]+)", README.read_text())
     assert [link for link in links if not (README.parent / link).exists()] == []
+
+
+def test_exported_files_have_the_names_that_export_gives_them():
+    settings = (KUBERNETES / "example" / "settings" / "kustomization.yaml").read_text()
+    for text in (README.read_text(), settings):
+        named = set(re.findall(r"[\w.-]+\.onnx", text))
+        assert named == {file_name(m, Precision.FP32) for m in ("rfdetr_detector", "resnet_jersey")}
+
+
+def test_the_detector_is_exported_at_the_size_that_is_served():
+    from training.detector.checkpoints import SIZES  # imports torch and rfdetr
+
+    (words,) = (words for words in of("touchline") if words[1:3] == ["export", "detector"])
+    parser = argparse.ArgumentParser()
+    importlib.import_module(OFFLINE["export"]).add_arguments(parser)
+    kind = SIZES[parser.parse_args(words[2:]).size]
+    network = kind.__new__(kind).get_model_config()  # as rfdetr asks before it builds a network
+    served = read_config(DEFAULT_REPOSITORY / "rfdetr_detector" / "config.pbtxt")
+    assert list(served.input[0].dims) == [network.resolution, network.resolution, 3]
+    assert list(served.output[0].dims) == [network.num_queries, 4]
 
 
 def walk(cluster: EmptyCluster, steps: list[list[str]]) -> list[str]:

@@ -5,6 +5,7 @@ The config is the cluster's own, with this machine's addresses, paths and names.
 
 import asyncio
 import contextlib
+import re
 import subprocess
 import urllib.error
 import urllib.request
@@ -23,6 +24,7 @@ from deploy.local.orchestrator import OrchestratorProcess
 from deploy.local.ports import HOST, Ports, free_ports
 from orchestrator.client import RecognitionClient
 from orchestrator.security.keys import add_key
+from tests.deploy import promql
 from tests.deploy.manifests import IS_REQUIRED, KUBERNETES, tool
 from tests.stream.streams import stored_stream
 from tests.unit.certificates import Authority
@@ -213,10 +215,11 @@ def test_envoy_takes_the_config(folder):
 
 
 @pytest.mark.triton
-async def test_a_stream_outlives_every_default_timeout(folder, clip):
+async def test_a_stream_outlives_every_default_timeout_and_a_silent_stranger_none(folder, clip):
     if not IS_REQUIRED:
         pytest.skip("takes longer than Envoy's default timeout: make test-deploy")
     async with running_front(folder) as front, front.client() as client:
+        stranger, writer = await asyncio.open_connection(HOST, front.ports.grpc)
         playing = Playing(client, clip, 16)
         playing.feed.send(8)
         await playing.until(4)
@@ -228,6 +231,8 @@ async def test_a_stream_outlives_every_default_timeout(folder, clip):
         assert before < 16
         assert playing.answered == 16
         assert playing.is_summarised
+        assert await asyncio.wait_for(stranger.read(), 1) == b""  # has been hung up
+        writer.close()
 
 
 @pytest.mark.triton
@@ -249,7 +254,7 @@ async def test_a_draining_proxy_lets_streams_end_and_takes_no_new_ones(folder, c
         playing.feed.send(8)
         playing.feed.end()
         await asyncio.wait_for(playing.task, 60)
-        await asyncio.wait_for(ending, 30)
+        await asyncio.wait_for(ending, 60)
         assert playing.answered == 16
         assert playing.is_summarised
         assert draining.returncode == 0
@@ -265,3 +270,6 @@ async def test_a_call_without_a_key_is_refused_by_the_orchestrator_itself(folder
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await client.recognize_frame(pb.RecognizeFrameRequest())
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        scrape = await asyncio.to_thread(front.page, "/metrics")
+        exposed = set(re.findall(r"^envoy_\w+", scrape, re.MULTILINE))
+        assert exposed >= promql.ENVOY

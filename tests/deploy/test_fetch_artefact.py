@@ -173,6 +173,19 @@ def test_a_graph_that_was_never_chosen_is_said_so(engines, tmp_path):
         fetch_engine("rfdetr_detector", "unset", engines, tmp_path / "1", H200)
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "{}", '{"model": "m", "onnx_sha256": "", "plan_sha256": "", "machine": {}}'],
+)
+def test_a_broken_manifest_of_another_engine_stops_no_pod(engines, tmp_path, content):
+    (engines / "other").mkdir()
+    (engines / "other" / "manifest.json").write_text(content)
+    plan, _ = fetch_engine("rfdetr_detector", ONNX[:16], engines, tmp_path / "1", H200)
+    assert plan.read_bytes() == PLAN
+    with pytest.raises(ArtefactError, match=r"one engine .*other/manifest\.json: expected"):
+        fetch_engine("rfdetr_detector", "0" * 16, engines, tmp_path / "1", H200)
+
+
 def test_a_broken_manifest_is_named(engines, tmp_path):
     (engines / f"{ONNX[:16]}-trt11.4.0.106-sm90" / "manifest.json").write_text("{}")
     with pytest.raises(ArtefactError, match=r"manifest\.json: expected the fields machine, model"):

@@ -10,7 +10,7 @@ from deploy.observability import dashboard
 from deploy.observability.__main__ import RULES, render
 from tests.deploy.manifests import KUBERNETES
 from tests.deploy.prometheus import debian_tool
-from tests.deploy.promql import FOREIGN, TRITON, metric_names, orchestrator_metrics
+from tests.deploy.promql import ENVOY, FOREIGN, TRITON, metric_names, orchestrator_metrics
 
 RUNBOOK = RULES.with_name("runbook.md")
 
@@ -105,7 +105,7 @@ def test_names_are_found_in_queries(query, names):
 
 
 def test_queries_name_metrics_that_there_are():
-    known = orchestrator_metrics() | TRITON | FOREIGN | records()
+    known = orchestrator_metrics() | TRITON | ENVOY | FOREIGN | records()
     unknown = {name for query in queries() for name in metric_names(query)} - known
     assert unknown == set()
 

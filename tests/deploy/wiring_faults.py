@@ -141,6 +141,11 @@ def engine_for_smaller_batches(c):
 
 
 @fault("engines_are_built_for_their_models")
+def engine_of_a_file_that_no_export_writes(c):
+    workload(c, "engine-rfdetr-26-08-h200").main["args"][1] = "/store/exported/detector.fp32.onnx"
+
+
+@fault("engines_are_built_for_their_models")
 def engine_that_nobody_looks_for(c):
     arguments = workload(c, "engine-rfdetr-26-08-h200").main["args"]
     arguments[arguments.index("--output=/store/engines")] = "--output=/store/plans"
@@ -255,3 +260,8 @@ def proxy_to_another_service(c):
     config = next(one for one in c.of("ConfigMap") if "envoy.yaml" in one["data"])
     text = config["data"]["envoy.yaml"]
     config["data"]["envoy.yaml"] = text.replace("orchestrator-headless", "orchestrators")
+
+
+@fault("rollouts_can_proceed")
+def trackers_one_by_one(c):
+    workload(c, "triton-sam2").spec["strategy"]["rollingUpdate"]["maxSurge"] = 1

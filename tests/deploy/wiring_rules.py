@@ -79,6 +79,9 @@ def rollouts_can_proceed(cluster: Cluster) -> Iterator[str]:
             yield f"{workload.name}: a rollout may neither add nor remove a pod"
         if workload.spec.get("replicas", 1) < 1:
             yield f"{workload.name}: no replica"
+        is_scaled = workload.model is not None and "replicas" not in workload.spec
+        if is_scaled and not str(update.get("maxSurge")).endswith("%"):
+            yield f"{workload.name}: the more replicas there are, the longer a rollout takes"
 
 
 def accounts_have_least_rights(cluster: Cluster) -> Iterator[str]:

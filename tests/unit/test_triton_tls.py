@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from orchestrator.errors import ModelUnavailableError, SettingError
 from orchestrator.settings import TritonSettings, TritonTlsSettings
 from orchestrator.triton.client import TritonClient
+from orchestrator.triton.connection import Connections
 from tests.unit.certificates import Authority
 from tests.unit.fake_triton import ECHO, FakeTriton, numbers, serving
 
@@ -70,6 +71,22 @@ async def test_strangers_are_not_served(secured, files, tmp_path, lacks):
     with pytest.raises(ModelUnavailableError, match="not ready in time"):
         await subject.__aenter__()
     assert secured.served == []
+
+
+async def test_a_new_server_is_asked_with_the_files_as_they_are_by_then(secured, files, tmp_path):
+    """So that renewed certificates need no restart: models that restart are reached by them."""
+    renewed = {"ca": files["ca"], "cert": files["client"][0], "key": files["client"][1]}
+    old = Authority.new("another")
+    cert, key = old.issue(tmp_path / "old")
+    tls = TritonTlsSettings(ca=old.save(tmp_path / "old.crt"), cert=cert, key=key)
+    connections = Connections(tls)
+    for setting, path in renewed.items():
+        getattr(tls, setting).write_bytes(path.read_bytes())
+    connection = connections.acquire(secured.address)
+    try:
+        assert await connection.client.is_model_ready(ECHO.name, client_timeout=20)
+    finally:
+        await connections.close()
 
 
 async def test_files_that_cannot_be_used_are_named(secured, tmp_path):

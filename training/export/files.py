@@ -72,7 +72,7 @@ def export_files(
     expected = source.torch(rows)
     graphs, figures = {}, {}
     for precision in precisions:
-        path = folder / f"{family.contract.name}.{precision}.onnx"
+        path = folder / file_name(family.contract.name, precision)
         graphs[path] = prepared(source.graph, precision, family.contract, source.properties)
         figures[path] = _proven(graphs[path], family, precision, expected, rows)
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,6 +81,11 @@ def export_files(
     record = _record(source, figures, len(rows))
     write_whole(folder / "export.json", (json.dumps(record, indent=1) + "\n").encode())
     return figures
+
+
+def file_name(model: str, precision: Precision) -> str:
+    """Return the name of a model's graph; what builds engines looks for it."""
+    return f"{model}.{precision}.onnx"
 
 
 def prepared(

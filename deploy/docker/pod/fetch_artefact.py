@@ -26,6 +26,8 @@ from typing import IO, Any
 REGISTRY = Path(__file__).with_name("registry.json")
 PLAN, MANIFEST = "model.plan", "manifest.json"
 
+_MACHINE = {"tensorrt", "capability"}
+
 _BLOCK = 1 << 20
 _STALL_S = 30.0
 
@@ -97,16 +99,14 @@ def fetch_engine(
             f"onnx {onnx_sha256!r}: expected the ONNX file's sha256 in hex, 8 digits or more; "
             "set MODEL_ONNX of this model"
         )
-    built = [
-        path
-        for path in sorted(source.glob(f"[!.]*/{MANIFEST}"))  # hidden: one that is being written
-        if _is_of(_read(path), model, onnx_sha256)
-    ]
-    fitting = [path for path in built if _fits(_read(path)["machine"], machine)]
+    manifests, broken = _manifests(source)
+    built = {p: one for p, one in manifests.items() if _is_of(one, model, onnx_sha256)}
+    fitting = [path for path, one in built.items() if _fits(one["machine"], machine)]
     if len(fitting) != 1:
-        raise ArtefactError(_mismatch(model, onnx_sha256, source, built, machine))
+        mismatch = _mismatch(model, onnx_sha256, source, list(built), machine)
+        raise ArtefactError("; ".join((mismatch, *broken)))
     (manifest,) = fitting
-    checked = _read(manifest)["plan_sha256"]
+    checked = built[manifest]["plan_sha256"]
     plan = copy_verified(str(manifest.with_name(PLAN)), output / PLAN, checked)
     kept = output / MANIFEST
     kept.write_bytes(manifest.read_bytes())
@@ -153,6 +153,17 @@ def this_machine() -> Machine:
     return Machine(stated[0], answer.stdout.strip().replace(".", ""))
 
 
+def _manifests(source: Path) -> tuple[dict[Path, dict[str, Any]], list[str]]:
+    """Read all manifests of a folder of engines; what is wrong with one spoils no other."""
+    manifests, broken = {}, []
+    for path in sorted(source.glob(f"[!.]*/{MANIFEST}")):  # hidden: one that is being written
+        try:
+            manifests[path] = _read(path)
+        except ArtefactError as error:
+            broken.append(str(error))
+    return manifests, broken
+
+
 def _is_of(manifest: dict[str, Any], model: str, onnx_sha256: str) -> bool:
     return manifest["model"] == model and str(manifest["onnx_sha256"]).startswith(onnx_sha256)
 
@@ -177,10 +188,13 @@ def _mismatch(model: str, onnx: str, source: Path, built: Sequence[Path], machin
 
 def _read(manifest: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(manifest.read_text())
+        content: Any = json.loads(manifest.read_text())
     except (OSError, ValueError) as error:
         raise ArtefactError(f"{manifest}: expected the manifest of an engine: {error}") from error
+    if not isinstance(content, dict):
+        raise ArtefactError(f"{manifest}: expected the manifest of an engine, an object")
     missing = {"model", "onnx_sha256", "plan_sha256", "machine"} - content.keys()
+    missing |= {f"machine.{key}" for key in _MACHINE - set(content.get("machine", _MACHINE))}
     if missing:
         raise ArtefactError(f"{manifest}: expected the fields {', '.join(sorted(missing))}")
     return content
