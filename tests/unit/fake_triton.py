@@ -44,6 +44,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         slots: Sequences it holds; a further START is refused.
         width: The model's live width; the contract says 1.
         questions: How often it was asked whether it lives.
+        calls: Inferences that came in.
     """
 
     fault: tuple[grpc.StatusCode, str] | None = None
@@ -61,6 +62,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     most_rows: int = 0
     reloads: list[str] = field(default_factory=list)
     questions: int = 0
+    calls: int = 0
     address: str = ""
 
     def __post_init__(self):
@@ -118,6 +120,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def ModelInfer(self, request, context):
         rows = request.inputs[0].shape[0]
+        self.calls += 1
         self.rows += rows
         self.most_rows = max(self.most_rows, self.rows)
         try:
