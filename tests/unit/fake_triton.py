@@ -43,6 +43,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         gate: Inferences wait until it is set.
         slots: Sequences it holds; a further START is refused.
         width: The model's live width; the contract says 1.
+        answer_width: That of its answers.
         questions: How often it was asked whether it lives.
         calls: Inferences that came in.
     """
@@ -54,6 +55,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     slots: int = 2
     max_batch_size: int = 4
     width: int = 1
+    answer_width: int = 1
     has_model_control: bool = True
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     sequences: set[int] = field(default_factory=set)
@@ -135,8 +137,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.served.append(rows)
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
         given = request.raw_input_contents[0] if request.inputs[0].name == "x" else bytes(4)
-        response.outputs.add(name="y", datatype="FP32", shape=[rows, 1])
-        response.raw_output_contents.append(given)
+        response.outputs.add(name="y", datatype="FP32", shape=[rows, self.answer_width])
+        response.raw_output_contents.append(given * self.answer_width)
         return response
 
     async def _take_step(self, request, context):
