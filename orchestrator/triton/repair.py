@@ -7,7 +7,7 @@ import random
 from tritonclient.grpc import aio as triton_aio
 
 _CALL_S = 5.0
-_RELOAD_S = 120.0
+RELOAD_S = 120.0
 """Longest time for one reload: large weights take their time."""
 _UNLOAD_S = 3.0
 """Longest wait until a model is unloaded; usually a second. One that died while it executed a batch
@@ -26,7 +26,7 @@ async def reload(client: triton_aio.InferenceServerClient, model: str) -> None:
         InferenceServerException: The server refused, or runs without model control.
     """
     await asyncio.sleep(random.uniform(0, _SPREAD_S))
-    async with asyncio.timeout(_RELOAD_S):
+    async with asyncio.timeout(RELOAD_S):
         if not await client.is_model_ready(model, client_timeout=_CALL_S):
             return  # somebody else is at it
         await client.unload_model(model, client_timeout=_CALL_S)
