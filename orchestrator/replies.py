@@ -169,10 +169,23 @@ class Replies:
             await self._write(pb.RecognizeStreamResponse(credit_grant=grant))
 
     async def _write(self, response: pb.RecognizeStreamResponse) -> None:
-        try:
-            async with asyncio.timeout(self._stall_s), self._writing:
-                await self._context.write(response)
-        except TimeoutError as error:
-            raise ClientStalledError(self._stall_s) from error
-        except grpc.aio.BaseError as error:
-            raise ConnectionLostError from error
+        async with self._writing:
+            await write(self._context, response, self._stall_s)
+
+
+async def write(
+    context: StreamContext, response: pb.RecognizeStreamResponse, stall_s: float
+) -> None:
+    """Send a response to the client of a call.
+
+    Raises:
+        ClientStalledError: It was not taken within `stall_s` seconds.
+        ConnectionLostError: The client is gone.
+    """
+    try:
+        async with asyncio.timeout(stall_s):
+            await context.write(response)
+    except TimeoutError as error:
+        raise ClientStalledError(stall_s) from error
+    except grpc.aio.BaseError as error:
+        raise ConnectionLostError from error
