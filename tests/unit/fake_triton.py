@@ -46,6 +46,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         answer_width: That of its answers.
         questions: How often it was asked whether it lives.
         calls: Inferences that came in.
+        failing_loads: How many loads of a model fail.
     """
 
     fault: tuple[grpc.StatusCode, str] | None = None
@@ -65,6 +66,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     reloads: list[str] = field(default_factory=list)
     questions: int = 0
     calls: int = 0
+    failing_loads: int = 0
     address: str = ""
 
     def __post_init__(self):
@@ -109,6 +111,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.RepositoryModelUnloadResponse()
 
     async def RepositoryModelLoad(self, request, context):
+        if self.failing_loads:
+            self.failing_loads -= 1
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "CUDA out of memory")
         self.is_ready, self.fault = True, None
         self.reloads.append("load")
         return service_pb2.RepositoryModelLoadResponse()

@@ -187,6 +187,13 @@ async def test_a_dead_stub_is_repaired_by_unloading_and_loading():
         assert fakes[0].reloads == ["unload", "load"]
 
 
+async def test_a_repair_whose_load_fails_is_tried_again():
+    async with fake_tritons(1, failing_loads=2) as fakes, client(fakes, patience_s=20) as triton:
+        fakes[0].fault = STUB_DIED
+        assert await ask(triton, 5) == [5]
+        assert fakes[0].reloads == ["unload", "load"]
+
+
 async def test_without_model_control_repairs_are_given_up_and_the_replica_stays_out():
     async with fake_tritons(2) as fakes, client(fakes, repair_attempts=2) as triton:
         await until(lambda: states(triton) == {READY: 2})
