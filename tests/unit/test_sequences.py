@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 
 import numpy as np
@@ -51,8 +52,8 @@ async def step(triton, number, is_start=False, **options):
     return answer["y"][0, 0]
 
 
-async def end(triton, number):
-    await triton.infer(FOLLOWER, NOBODY, step=SequenceStep(number, is_end=True))
+async def end(triton, number, **options):
+    await triton.infer(FOLLOWER, NOBODY, step=SequenceStep(number, is_end=True), **options)
 
 
 async def all_ready(triton, count):
@@ -204,8 +205,9 @@ async def test_an_end_that_its_replica_goes_down_with_is_told_once_it_is_back():
         await until(lambda: not home.sequences)
 
 
-async def test_an_end_that_finds_the_queue_full_still_ends_its_sequence():
-    options = {"batches_in_flight": 1, "max_queued": 2}
+@pytest.mark.parametrize("is_full", [True, False])
+async def test_an_end_that_finds_no_room_still_ends_its_sequence(is_full):
+    options = {"batches_in_flight": 1, "max_queued": 2 if is_full else 9}
     async with fake_tritons(1, slots=9) as fakes, client(fakes, **options) as triton:
         for number in range(1, 7):
             await step(triton, number, True)
@@ -213,7 +215,7 @@ async def test_an_end_that_finds_the_queue_full_still_ends_its_sequence():
         steps = [asyncio.create_task(step(triton, number)) for number in range(1, 6)]
         await until(lambda: (fakes[0].rows, triton.snapshot()[0].queued) == (4, 1))
         with pytest.raises(ModelOverloadedError):
-            await end(triton, 6)
+            await end(triton, 6, deadline=math.inf if is_full else time.monotonic() + 0.05)
         assert used(triton) == 5
         fakes[0].gate.set()
         assert await asyncio.gather(*steps) == [1, 2, 3, 4, 5]
