@@ -36,6 +36,8 @@ Process = Callable[[Frame, Detections, Effort], Awaitable[tuple[Recognition, Upd
 
 _MOST_REFUSALS = 256
 """Frames refused unread that may wait for their gap to be sent."""
+_MOST_REPEATED = 4
+"""Units answered before that may wait to be decoded once more for others' sake."""
 _MAX_TIMECODE = 32
 _ROOM_S = 0.05
 """After this time a lossless stream tries again where there was no room for its frame."""
@@ -96,7 +98,12 @@ class Flow:
         self._detect = detect
         self._process = process
         self.credit = credit(config, settings)
-        self._room = asyncio.Semaphore(self.credit)
+        # One more if live: with an answer comes credit for another frame, and that may be here
+        # before the answer's revisions are told and its room is free.
+        self._room = asyncio.Semaphore(self.credit + config.is_live)
+        self._repeats = asyncio.Semaphore(_MOST_REPEATED)
+        """Units that were answered before have room of their own: credit for them is back by then,
+        and what a live client sends for it must not be refused."""
         self._arrivals = Arrivals(is_video=config.encoding.is_video)
         self._ahead = 0
         """Frames whose detection has begun and whose processing has not ended."""
@@ -109,7 +116,7 @@ class Flow:
             frames: What the client sends, some of it refused already; its end ends the stream.
             emit: Takes each outcome in order. While it waits, the stream stands still.
         """
-        inbox: _Inbox = asyncio.Queue(self.credit + _MOST_REFUSALS)
+        inbox: _Inbox = asyncio.Queue(self.credit + _MOST_REPEATED + _MOST_REFUSALS)
         ready: _Ready = asyncio.Queue(self._settings.stream.detect_ahead)
         done: _Done = asyncio.Queue(1)
         try:
@@ -139,7 +146,7 @@ class Flow:
                     continue
             elif len(encoded.data) > self._settings.server.max_frame_bytes:
                 continue  # its answer was that it is too large
-            await self._room.acquire()
+            await (self._repeats if encoded.is_answered else self._room).acquire()
             if not encoded.is_answered:
                 self._arrivals.expect(encoded.header.frame_index)
                 self._traces.begin(encoded.header.frame_index)
@@ -180,7 +187,7 @@ class Flow:
             if not item.is_answered:
                 return await self._decode(item)
             decoded = await self._decode_unawaited(item)
-            self._room.release()
+            self._repeats.release()
             return decoded
         if not self._arrivals.must_queue(item):
             return [(item, {})]

@@ -13,8 +13,8 @@ import grpc
 from soccer.v1 import player_recognition_pb2 as pb
 from soccer.v1 import player_recognition_pb2_grpc as pb_grpc
 
-from orchestrator.errors import ClientStalledError, RelayedError
-from orchestrator.replies import StreamContext
+from orchestrator.errors import RelayedError
+from orchestrator.replies import StreamContext, write
 from orchestrator.resume import worker_of
 from orchestrator.settings import ServerSettings
 
@@ -75,6 +75,7 @@ class Handover:
         Raises:
             RelayedError: It ended with an error there.
             ClientStalledError: The client does not read.
+            ConnectionLostError: The client is gone.
         """
         metadata = [(k, v) for k, v in context.invocation_metadata() or () if k in _FORWARDED]
         metadata.append((_PEER, context.peer()))
@@ -90,21 +91,13 @@ class Handover:
             sending = asyncio.create_task(_send(requests, call))
             try:
                 while isinstance(response, pb.RecognizeStreamResponse):  # and not the end
-                    await self._write(context, response)
+                    await write(context, response, self._settings.client_stall_s)
                     response = await call.read()
             except grpc.aio.AioRpcError as error:
                 raise RelayedError(error.code(), error.details() or "") from error
             finally:
                 sending.cancel()
         return True
-
-    async def _write(self, context: StreamContext, response: pb.RecognizeStreamResponse) -> None:
-        stall_s = self._settings.client_stall_s
-        try:
-            async with asyncio.timeout(stall_s):
-                await context.write(response)
-        except TimeoutError as error:
-            raise ClientStalledError(stall_s) from error
 
 
 async def _send(

@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 import itertools
+import math
 from collections import OrderedDict
 from typing import Any
 
@@ -64,6 +65,11 @@ class AnswerLog:
         gap = from_lost_frame(LostFrame(header, GapReason.INVALID_FRAME, detail))
         return [pb.RecognizeStreamResponse(gap=gap)]
 
+    def behind(self, index: float) -> list[pb.RecognizeStreamResponse]:
+        """Return what was told behind the last answer before a frame."""
+        before = max((known for known in self._answers if known < index), default=None)
+        return [] if before is None else self._answers[before][1:]
+
     @property
     def size_bytes(self) -> int:
         """Memory held, roughly."""
@@ -94,6 +100,7 @@ class Replies:
         self._config = config
         self._log = log
         self._resumed_index = log.newest_index
+        self._has_caught_up = False
         self._grant_frames = min(_GRANT_FRAMES, credit // 2)
         self._stall_s = stall_s
         self._writing = asyncio.Lock()
@@ -106,6 +113,19 @@ class Replies:
     async def start(self, started: pb.StreamStarted) -> None:
         """Tell that the stream was accepted."""
         await self._write(pb.RecognizeStreamResponse(started=started))
+
+    async def catch_up(self, index: float) -> None:
+        """Before the first frame, tell what may have been cut off behind the last answer to arrive.
+
+        A client that got an answer, and not the revisions behind it, does not send its frame again.
+
+        Args:
+            index: Of that first frame; infinite if there is none.
+        """
+        if not self._has_caught_up:
+            self._has_caught_up = True
+            for response in self._log.behind(index):
+                await self._write(response)
 
     def is_repeated(self, header: FrameHeader) -> bool:
         """Whether a frame was answered by an earlier call of the stream."""
@@ -142,6 +162,7 @@ class Replies:
 
         A broken connection looks like the client's last frame at first; this tells the difference.
         """
+        await self.catch_up(math.inf)
         await self._repeat_held()
         await self._write(pb.RecognizeStreamResponse(summary=summary))
 
@@ -169,10 +190,23 @@ class Replies:
             await self._write(pb.RecognizeStreamResponse(credit_grant=grant))
 
     async def _write(self, response: pb.RecognizeStreamResponse) -> None:
-        try:
-            async with asyncio.timeout(self._stall_s), self._writing:
-                await self._context.write(response)
-        except TimeoutError as error:
-            raise ClientStalledError(self._stall_s) from error
-        except grpc.aio.BaseError as error:
-            raise ConnectionLostError from error
+        async with self._writing:
+            await write(self._context, response, self._stall_s)
+
+
+async def write(
+    context: StreamContext, response: pb.RecognizeStreamResponse, stall_s: float
+) -> None:
+    """Send a response to the client of a call.
+
+    Raises:
+        ClientStalledError: It was not taken within `stall_s` seconds.
+        ConnectionLostError: The client is gone.
+    """
+    try:
+        async with asyncio.timeout(stall_s):
+            await context.write(response)
+    except TimeoutError as error:
+        raise ClientStalledError(stall_s) from error
+    except grpc.aio.BaseError as error:
+        raise ConnectionLostError from error

@@ -224,6 +224,7 @@ class StreamCall:
             if request.WhichOneof("request") != "frame":
                 raise InvalidRequestError("frame", "expected in every message after the first")
             frame = to_encoded_frame(request.frame)
+            await replies.catch_up(frame.header.frame_index)
             if replies.is_repeated(frame.header):
                 await replies.repeat(frame.header)
                 if config.encoding.is_video:

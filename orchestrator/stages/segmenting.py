@@ -8,6 +8,7 @@ goes on with the same ids.
 import contextlib
 import math
 import secrets
+import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -110,7 +111,7 @@ class Segmenter:
             return await self._advance(frame, prompts, max_observed)
 
     async def close(self) -> None:
-        """End the sequence; its slot is free afterwards. Errors are moot by then.
+        """End the sequence, or soon have it ended where there is no room to tell its replica now.
 
         The last picture is copied: it may lie in memory shared with many others, which ends with
         the connection, while a stream that broke off is kept.
@@ -124,8 +125,11 @@ class Segmenter:
         step = SequenceStep(self._sequence_id, is_end=True)
         self._sequence_id = None
         nobody = {"forget_object_ids": np.zeros((1, 1), np.int64)}
-        with contextlib.suppress(ModelError):  # the slot's time-to-live frees it
-            await self._triton.infer(SAM2_TRACKER, nobody, step=step, timeout_s=_CLOSE_TIMEOUT_S)
+        deadline = time.monotonic() + _CLOSE_TIMEOUT_S
+        with contextlib.suppress(ModelError):  # the pool goes on telling it
+            await self._triton.infer(
+                SAM2_TRACKER, nobody, step=step, timeout_s=_CLOSE_TIMEOUT_S, deadline=deadline
+            )
 
     async def _advance(
         self, frame: Frame, prompts: Mapping[int, Boxes], max_observed: int

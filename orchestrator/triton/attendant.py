@@ -153,7 +153,7 @@ class Attendant:
         replica, attempts = self._replica, self._settings.repair_attempts
         for attempt in range(attempts):
             try:
-                await reload(replica.connection.client, self._name)
+                await reload(replica.connection.client, self._name, is_first=not attempt)
             except (InferenceServerException, TimeoutError) as error:
                 metrics.MODEL_REPAIRS.labels(self._name, "failed").inc()
                 log.warning("%s at %s is not repaired: %s", self._name, replica.address, error)

@@ -5,32 +5,36 @@ and none of them would ever know, so one call at a time may go on without its ca
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from tritonclient.grpc import InferResult
+from orchestrator.triton.codec import Tensor
+from orchestrator.triton.wire import Request
 
-from orchestrator.triton.wire import Request, Wire
+Outputs = dict[str, Tensor]
 
 
 class Calls:
     """Calls under way to one server.
 
     Args:
-        wire: Sends them.
+        exchange: Sends a request and returns its answer.
         patience_s: How long one is heard out, in seconds.
         on_heard: Told how a call ended that was heard out: its error, or None.
     """
 
     def __init__(
-        self, wire: Wire, patience_s: float, on_heard: Callable[[BaseException | None], None]
+        self,
+        exchange: Callable[[Request], Awaitable[Outputs]],
+        patience_s: float,
+        on_heard: Callable[[BaseException | None], None],
     ) -> None:
-        self._wire = wire
+        self._exchange = exchange
         self._patience_s = patience_s
         self._on_heard = on_heard
         self._waits: set[asyncio.Timeout] = set()
-        self._heard_out: asyncio.Task[InferResult] | None = None
+        self._heard_out: asyncio.Task[Outputs] | None = None
 
-    async def send(self, request: Request, seconds: float, *, hear_out: bool) -> InferResult:
+    async def send(self, request: Request, seconds: float, *, hear_out: bool) -> Outputs:
         """Send a request and wait for its answer.
 
         Args:
@@ -41,13 +45,13 @@ class Calls:
 
         Raises:
             TimeoutError: There was no answer in time, or `drop` was called.
-            ModelError: As `Wire.send`.
+            ModelError: As `exchange`.
         """
         async with asyncio.timeout(seconds) as wait:
             self._waits.add(wait)
             try:
                 if not hear_out or self._heard_out is not None:
-                    return await self._wire.send(request)
+                    return await self._exchange(request)
                 return await self._send_heard_out(request)
             finally:
                 self._waits.discard(wait)
@@ -65,7 +69,7 @@ class Calls:
         if self._heard_out is not None:
             self._heard_out.cancel()
 
-    async def _send_heard_out(self, request: Request) -> InferResult:
+    async def _send_heard_out(self, request: Request) -> Outputs:
         call = self._heard_out = asyncio.create_task(self._bounded(request))
         call.add_done_callback(self._hear)
         await asyncio.wait([call])  # a caller who leaves ends this wait, and not the call
@@ -73,11 +77,11 @@ class Calls:
             raise TimeoutError
         return call.result()
 
-    async def _bounded(self, request: Request) -> InferResult:
+    async def _bounded(self, request: Request) -> Outputs:
         async with asyncio.timeout(self._patience_s):
-            return await self._wire.send(request)
+            return await self._exchange(request)
 
-    def _hear(self, call: asyncio.Task[InferResult]) -> None:
+    def _hear(self, call: asyncio.Task[Outputs]) -> None:
         self._heard_out = None
         if not call.cancelled():
             self._on_heard(call.exception())

@@ -19,6 +19,7 @@ from orchestrator.triton.connection import Connections
 from orchestrator.triton.endpoints import endpoints
 from orchestrator.triton.members import Members
 from orchestrator.triton.pool import Pool, StatelessPool
+from orchestrator.triton.repair import RELOAD_S
 from orchestrator.triton.sequences import SequencePool
 from orchestrator.triton.snapshot import PoolSnapshot
 from orchestrator.triton.transport import SharedMemoryPool
@@ -39,7 +40,8 @@ class TritonClient:
         self._settings = settings
         self._contracts = contracts
         self._caller = Caller("")
-        self._connections = Connections(settings.tls)
+        longest_call_s = max(settings.infer_timeout_s, RELOAD_S)
+        self._connections = Connections(settings.tls, longest_call_s=longest_call_s)
         self._memory = SharedMemoryPool(settings.shared_memory_bytes)
         self._pools: dict[str, Pool] = {}
 

@@ -16,8 +16,6 @@ from orchestrator.triton.transport import Region, SharedMemoryPool
 
 _RENEW_S = 5.0
 """Pools of one hung server find out at about the same time; one new channel does for all."""
-_GRACE_S = 30.0
-"""How long calls of other pools may finish on a channel that was replaced."""
 _CALL_S = 1.0
 
 _OPTIONS: list[tuple[str, int | str]] = [
@@ -43,10 +41,15 @@ class Connection:
     """
 
     def __init__(
-        self, address: str, credentials: grpc.ChannelCredentials | None, server_name: str
+        self,
+        address: str,
+        credentials: grpc.ChannelCredentials | None,
+        server_name: str,
+        longest_call_s: float,
     ) -> None:
         self.address = address
         self.shares_memory = False
+        self._longest_call_s = longest_call_s
         self._credentials = credentials
         self._options = list(_OPTIONS)
         if server_name:
@@ -61,10 +64,13 @@ class Connection:
         return self._client
 
     def renew(self) -> None:
-        """Connect anew: this connection may be half open, that is dead without knowing it."""
+        """Connect anew: this connection may be half open, that is dead without knowing it.
+
+        Calls under way may finish: a channel that is closed cancels them, and their callers.
+        """
         if time.monotonic() - self._opened_at < _RENEW_S:
             return
-        task = asyncio.create_task(_close_later(self._client))
+        task = asyncio.create_task(_close_later(self._client, self._longest_call_s))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
         self._open()
@@ -122,15 +128,19 @@ class Connection:
 
 
 class Connections:
-    """One connection for each address, however many pools use it."""
+    """One connection for each address, however many pools use it.
 
-    def __init__(self, tls: TritonTlsSettings) -> None:
-        """Read the TLS files.
+    Args:
+        tls: How to connect.
+        longest_call_s: Longest time that any call takes, in seconds.
 
-        Raises:
-            SettingError: One of them cannot be read.
-        """
+    Raises:
+        SettingError: A TLS file cannot be read.
+    """
+
+    def __init__(self, tls: TritonTlsSettings, *, longest_call_s: float) -> None:
         self._tls = tls
+        self._longest_call_s = longest_call_s
         self._credentials = _credentials(tls)
         self._open: dict[str, tuple[Connection, int]] = {}
 
@@ -165,12 +175,12 @@ class Connections:
             self._credentials = _credentials(self._tls)
         except SettingError as error:
             log.warning("%s; the files read before are used", error)
-        return Connection(address, self._credentials, self._tls.server_name)
+        return Connection(address, self._credentials, self._tls.server_name, self._longest_call_s)
 
 
-async def _close_later(client: triton_aio.InferenceServerClient) -> None:
+async def _close_later(client: triton_aio.InferenceServerClient, seconds: float) -> None:
     try:
-        await asyncio.sleep(_GRACE_S)
+        await asyncio.sleep(seconds)
     finally:
         await client.close()
 

@@ -11,6 +11,7 @@ from orchestrator.errors import (
     ModelUnavailableError,
     SequenceLostError,
     SlotsExhaustedError,
+    TensorContractError,
 )
 
 
@@ -29,6 +30,9 @@ class ReplicaFailedError(ModelError):
 class RegionUnknownError(ModelError):
     """The server knows nothing of a shared-memory region: it was restarted."""
 
+
+FAILURES = (ReplicaFailedError, TensorContractError)
+"""What another replica may do better: this one broke, or its answer cannot be used."""
 
 _BY_TEXT: tuple[tuple[str, type[ModelError]], ...] = (
     ("must specify the START flag", SequenceLostError),

@@ -9,7 +9,7 @@ from orchestrator import metrics
 from orchestrator.errors import ModelError
 from orchestrator.triton.codec import Tensor
 from orchestrator.triton.dispatch import Dispatcher
-from orchestrator.triton.faults import outcome
+from orchestrator.triton.faults import FAILURES, outcome
 from orchestrator.triton.meter import Capacity, Latency, Rate
 from orchestrator.triton.replica import Replica
 from orchestrator.triton.wire import Request
@@ -130,6 +130,19 @@ class Lane:
 
     async def _answer(self, replica: Replica, request: Request) -> dict[str, Tensor]:
         """Have a request answered by a replica that room was reserved at.
+
+        If it fails, another one that has room may do better.
+        """
+        try:
+            return await self._answer_soon(replica, request)
+        except FAILURES:
+            other = self._pick_other and self._pick_other(request.rows, replica)
+            if not other:
+                raise
+            return await self._asked(other, request)
+
+    async def _answer_soon(self, replica: Replica, request: Request) -> dict[str, Tensor]:
+        """Have a request answered, if need be by two replicas at once.
 
         A request in a hurry does not wait for a replica that fell silent: if another one has room,
         it is asked as well, and the first answer counts.

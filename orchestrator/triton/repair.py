@@ -7,7 +7,7 @@ import random
 from tritonclient.grpc import aio as triton_aio
 
 _CALL_S = 5.0
-_RELOAD_S = 120.0
+RELOAD_S = 120.0
 """Longest time for one reload: large weights take their time."""
 _UNLOAD_S = 3.0
 """Longest wait until a model is unloaded; usually a second. One that died while it executed a batch
@@ -16,25 +16,38 @@ _POLL_S = 0.1
 _SPREAD_S = 0.5
 
 
-async def reload(client: triton_aio.InferenceServerClient, model: str) -> None:
+async def reload(
+    client: triton_aio.InferenceServerClient, model: str, *, is_first: bool = True
+) -> None:
     """Unload a model, let it go, and load it: `load` alone may change nothing.
 
     Where several orchestrators find the same dead process, one repairs and the others see that.
+
+    Args:
+        client: Of the server.
+        model: Name of the model.
+        is_first: Whether a model that is not ready must be in others' hands; else it may be one
+            that was unloaded here and did not load.
 
     Raises:
         TimeoutError: It took too long.
         InferenceServerException: The server refused, or runs without model control.
     """
     await asyncio.sleep(random.uniform(0, _SPREAD_S))
-    async with asyncio.timeout(_RELOAD_S):
-        if not await client.is_model_ready(model, client_timeout=_CALL_S):
+    async with asyncio.timeout(RELOAD_S):
+        if await client.is_model_ready(model, client_timeout=_CALL_S):
+            await _unload(client, model)
+        elif is_first:
             return  # somebody else is at it
-        await client.unload_model(model, client_timeout=_CALL_S)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_UNLOAD_S):
-                while await _is_loaded(client, model):  # noqa: ASYNC110  only polling tells
-                    await asyncio.sleep(_POLL_S)
         await client.load_model(model)
+
+
+async def _unload(client: triton_aio.InferenceServerClient, model: str) -> None:
+    await client.unload_model(model, client_timeout=_CALL_S)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_UNLOAD_S):
+            while await _is_loaded(client, model):  # noqa: ASYNC110  only polling tells
+                await asyncio.sleep(_POLL_S)
 
 
 async def _is_loaded(client: triton_aio.InferenceServerClient, model: str) -> bool:

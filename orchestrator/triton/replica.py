@@ -14,11 +14,7 @@ from orchestrator.settings import TritonSettings
 from orchestrator.triton.calls import Calls
 from orchestrator.triton.codec import LiveModel, Tensor, decode
 from orchestrator.triton.connection import Connection
-from orchestrator.triton.faults import (
-    ReplicaDownError,
-    ReplicaFailedError,
-    StubDiedError,
-)
+from orchestrator.triton.faults import FAILURES, ReplicaDownError, StubDiedError
 from orchestrator.triton.health import Health
 from orchestrator.triton.probe import Probe
 from orchestrator.triton.snapshot import ReplicaState
@@ -74,8 +70,8 @@ class Replica:
         self._rows = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        wire = Wire(contract.name, connection, memory)
-        self._calls = Calls(wire, settings.infer_timeout_s, self._heard)
+        self._wire = Wire(contract.name, connection, memory)
+        self._calls = Calls(self._exchange, settings.infer_timeout_s, self._heard)
 
     @property
     def address(self) -> str:
@@ -159,20 +155,19 @@ class Replica:
             TensorContractError: The answer breaks the contract.
             ModelError: As the server says.
         """
-        assert self.model is not None
         left = math.inf if request.step else request.deadline - time.monotonic()
         is_hurried = request.deadline < math.inf
         hear_out = is_hurried and self.health.silent_s >= _SUSPICIOUS_S
         try:
             seconds = min(request.timeout_s, left)
-            result = await self._calls.send(request, seconds, hear_out=hear_out)
+            outputs = await self._calls.send(request, seconds, hear_out=hear_out)
         except TimeoutError:
             raise self._unanswered(request, is_late=left < request.timeout_s) from None
         except ModelError as error:
             self._note(error)
             raise
         self.health.answered()
-        return decode(self.model, result)
+        return outputs
 
     def come_back(self, model: LiveModel) -> None:
         """Put it in use."""
@@ -212,6 +207,11 @@ class Replica:
         """Nobody waits for an answer any more."""
         self._calls.close()
 
+    async def _exchange(self, request: Request) -> dict[str, Tensor]:
+        result = await self._wire.send(request)
+        assert self.model is not None
+        return decode(self.model, result)
+
     def _changed(self) -> None:
         self.shaken.set()
         self._on_change()
@@ -244,7 +244,7 @@ class Replica:
             self._lose_stub(str(error))
         elif isinstance(error, ReplicaDownError):
             self.eject("down", str(error))
-        elif not isinstance(error, ReplicaFailedError | ModelUnavailableError):
+        elif not isinstance(error, (*FAILURES, ModelUnavailableError)):
             self.health.answered()  # a refusal is an answer
         elif self.health.failed():
             self.eject("failures", str(error))

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
+from collections.abc import Iterable
 from statistics import fmean
 
 import numpy as np
@@ -32,6 +33,9 @@ from orchestrator.triton.wire import Request, SequenceStep
 from orchestrator.types.streams import Caller
 
 _END_S = 2.0
+"""Longest wait for the room to tell of an end, and the pause until that is tried again."""
+_END_TRIES = 30
+"""At least a minute of them, after which its time-to-live has freed a slot as well."""
 _FULL_S = 1.0
 """How long a replica that refused a START is not asked again; slots there belong to others, too."""
 _MAX_ORPHANS = 256
@@ -65,6 +69,11 @@ class _Home:
         """Whether a START has a chance."""
         slots = self.replica.slots
         return time.monotonic() >= self.full_until and (not slots or len(self.sequences) < slots)
+
+    def leave(self, sequence_ids: Iterable[int]) -> None:
+        """Leave sequences behind, to be ended once the replica answers."""
+        if len(self.orphans) < _MAX_ORPHANS:
+            self.orphans.update(sequence_ids)
 
     def _pick(self, rows: int) -> Replica | None:
         if not self.replica.has_room(rows):
@@ -119,8 +128,10 @@ class SequencePool:
         return pool_snapshot(self.members.model, self._traffic, queued, each, replicas)
 
     async def close(self) -> None:
-        """Let sequences that are being ended end, and leave the replicas."""
-        await asyncio.gather(*self._ending, return_exceptions=True)
+        """Let sequences that are being ended end, unless that takes long; leave the replicas."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_S):
+                await asyncio.gather(*self._ending, return_exceptions=True)
         await self.members.close()
 
     async def _start(self, request: Request, sequence_id: int) -> dict[str, Tensor]:
@@ -159,6 +170,8 @@ class SequencePool:
         except ModelOverloadedError:
             if request.step.is_start:
                 self._forget(sequence_id)
+            elif request.step.is_end:
+                self._abandon(sequence_id)
             raise
         except ReplicaDownError as error:
             self._abandon(sequence_id)
@@ -208,10 +221,21 @@ class SequencePool:
         task.add_done_callback(self._ending.discard)
 
     async def _send_end(self, home: _Home, sequence_id: int) -> None:
-        step, deadline = SequenceStep(sequence_id, is_end=True), time.monotonic() + _END_S
-        request = Request(_NOTHING, Caller(""), _END_S, deadline, step)
-        with contextlib.suppress(ModelError):  # its time-to-live frees the slot as well
-            await home.lane.ask(request)
+        """Tell a replica until it has heard, or is out of use: once it is back it is told again."""
+        step, timeout_s = SequenceStep(sequence_id, is_end=True), self._settings.infer_timeout_s
+        for _ in range(_END_TRIES):
+            deadline = time.monotonic() + _END_S
+            try:
+                await home.lane.ask(Request(_NOTHING, Caller(""), timeout_s, deadline, step))
+            except SequenceLostError:  # already unknown there
+                return
+            except ModelError:
+                if not home.replica.is_usable:
+                    home.leave([sequence_id])
+                    return
+                await asyncio.sleep(_END_S)
+            else:
+                return
 
     def _on_change(self) -> None:
         """Follow the replicas: whatever lives on one that is out of use is lost."""
@@ -237,11 +261,10 @@ class SequencePool:
         home.epoch = home.replica.epoch
         for sequence_id in home.sequences:
             self._home_of.pop(sequence_id, None)
-        if len(home.orphans) < _MAX_ORPHANS:
-            home.orphans |= home.sequences
+        home.leave(home.sequences)
         home.sequences.clear()
         home.full_until = 0.0
-        home.lane.refuse(SequenceLostError(self._name, f"{home.replica.address} is out of use"))
+        home.lane.refuse(ReplicaDownError(self._name, f"{home.replica.address} is out of use"))
 
     def _replica_snapshot(self, replica: Replica) -> ReplicaSnapshot:
         home = self._homes.get(replica)

@@ -4,6 +4,7 @@ Regions are plain files under /dev/shm, made on demand in powers of two, reused,
 Their names carry the owner's process id, so that what a killed process left can be swept.
 """
 
+import contextlib
 import mmap
 import os
 import secrets
@@ -49,13 +50,14 @@ class SharedMemoryPool:
         sweep_dead_owners()
 
     def acquire(self, byte_size: int) -> Region | None:
-        """Return a region of at least `byte_size` bytes, or None if the bound is reached."""
+        """Return a region of at least `byte_size` bytes; None if all that may be are in use."""
         size = max(_SMALLEST, 1 << (byte_size - 1).bit_length())
         if self._free[size]:
             return self._free[size].pop()
-        if self._bytes + size > self._max_bytes:
-            return None
-        return self._create(size)
+        if self._bytes + size <= self._max_bytes:
+            return self._create(size)
+        larger = min((s for s, free in self._free.items() if free and s > size), default=None)
+        return self._free[larger].pop() if larger else None
 
     def release(self, region: Region) -> None:
         """Take a region back for reuse."""
@@ -71,13 +73,17 @@ class SharedMemoryPool:
     def _create(self, size: int) -> Region | None:
         name = f"{self._prefix}-{len(self._regions)}"
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
-        descriptor = os.open(_DIRECTORY / name, flags, 0o600)
+        path = _DIRECTORY / name
+        try:
+            descriptor = os.open(path, flags, 0o600)
+        except OSError:
+            return None
         try:
             # Reserving now turns a full /dev/shm into an error here instead of a SIGBUS later.
             os.posix_fallocate(descriptor, 0, size)
             memory = mmap.mmap(descriptor, size)
         except OSError:
-            (_DIRECTORY / name).unlink()
+            path.unlink()
             return None
         finally:
             os.close(descriptor)
@@ -88,8 +94,9 @@ class SharedMemoryPool:
 
 
 def sweep_dead_owners() -> None:
-    """Remove regions whose owning process is gone."""
+    """Remove regions whose owning process is gone, but for those of other users."""
     for path in _DIRECTORY.glob(f"{_PREFIX}-*"):
         owner = path.name.removeprefix(f"{_PREFIX}-").split("-")[0]
         if owner.isdigit() and not Path("/proc", owner).exists():
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):
+                path.unlink(missing_ok=True)

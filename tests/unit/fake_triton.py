@@ -43,7 +43,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         gate: Inferences wait until it is set.
         slots: Sequences it holds; a further START is refused.
         width: The model's live width; the contract says 1.
+        answer_width: That of its answers.
         questions: How often it was asked whether it lives.
+        calls: Inferences that came in.
+        failing_loads: How many loads of a model fail.
     """
 
     fault: tuple[grpc.StatusCode, str] | None = None
@@ -53,6 +56,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     slots: int = 2
     max_batch_size: int = 4
     width: int = 1
+    answer_width: int = 1
     has_model_control: bool = True
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     sequences: set[int] = field(default_factory=set)
@@ -61,6 +65,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     most_rows: int = 0
     reloads: list[str] = field(default_factory=list)
     questions: int = 0
+    calls: int = 0
+    failing_loads: int = 0
     address: str = ""
 
     def __post_init__(self):
@@ -105,6 +111,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.RepositoryModelUnloadResponse()
 
     async def RepositoryModelLoad(self, request, context):
+        if self.failing_loads:
+            self.failing_loads -= 1
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "CUDA out of memory")
         self.is_ready, self.fault = True, None
         self.reloads.append("load")
         return service_pb2.RepositoryModelLoadResponse()
@@ -118,6 +127,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def ModelInfer(self, request, context):
         rows = request.inputs[0].shape[0]
+        self.calls += 1
         self.rows += rows
         self.most_rows = max(self.most_rows, self.rows)
         try:
@@ -132,8 +142,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.served.append(rows)
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
         given = request.raw_input_contents[0] if request.inputs[0].name == "x" else bytes(4)
-        response.outputs.add(name="y", datatype="FP32", shape=[rows, 1])
-        response.raw_output_contents.append(given)
+        response.outputs.add(name="y", datatype="FP32", shape=[rows, self.answer_width])
+        response.raw_output_contents.append(given * self.answer_width)
         return response
 
     async def _take_step(self, request, context):

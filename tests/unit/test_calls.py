@@ -7,6 +7,8 @@ import time
 import pytest
 
 from orchestrator.errors import DeadlinePassedError, ModelUnavailableError, SlotsExhaustedError
+from orchestrator.triton import connection
+from orchestrator.triton.repair import RELOAD_S
 from orchestrator.triton.wire import Wire
 from tests.patience import until
 from tests.unit import test_sequences as sequences
@@ -145,6 +147,27 @@ async def test_what_was_not_answered_while_it_was_prepared_is_no_answer(monkeypa
             with pytest.raises(ModelUnavailableError):
                 await ask(triton, 1)
         assert states(triton) == {EJECTED: 1}
+
+
+async def test_no_call_is_cut_off_by_a_new_channel(monkeypatch):
+    graces = []
+
+    async def close_later(client, seconds):
+        graces.append(seconds)
+        await client.close()
+
+    monkeypatch.setattr(connection, "_close_later", close_later)
+    monkeypatch.setattr(connection, "_RENEW_S", -1.0)
+    for infer_timeout_s in (1, 1000):
+        async with (
+            fake_tritons(1) as fakes,
+            client(fakes, infer_timeout_s=infer_timeout_s) as triton,
+        ):
+            (replica,) = triton._pools["echo"].members.all
+            replica.connection.renew()
+            assert await ask(triton, 1) == [1]
+            # A reload is the longest call but for inferences of very patient settings.
+            assert graces.pop() >= max(infer_timeout_s, RELOAD_S)
 
 
 class Pace:

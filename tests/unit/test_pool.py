@@ -168,10 +168,29 @@ async def test_a_replica_that_keeps_failing_is_ejected_and_one_that_refuses_bad_
             assert states(triton) == {expected: 1}
 
 
+@pytest.mark.parametrize("spoil", [{"fault": BROKEN}, {"answer_width": 2}])
+async def test_a_replica_that_answers_badly_costs_no_request_and_is_ejected(spoil):
+    options = {"ejection_s": 60, "max_ejection_s": 60}
+    async with fake_tritons(2) as fakes, client(fakes, **options) as triton:
+        await until(lambda: states(triton) == {READY: 2})
+        for name, value in spoil.items():
+            setattr(fakes[0], name, value)
+        for i in range(40):
+            assert await ask(triton, i, deadline=time.monotonic() + 60 * (i % 2 + 1)) == [i]
+        assert states(triton) == {READY: 1, EJECTED: 1}
+
+
 async def test_a_dead_stub_is_repaired_by_unloading_and_loading():
     async with fake_tritons(1) as fakes, client(fakes, patience_s=20) as triton:
         fakes[0].fault = STUB_DIED
         assert await ask(triton, 5) == [5]  # waits for the repair
+        assert fakes[0].reloads == ["unload", "load"]
+
+
+async def test_a_repair_whose_load_fails_is_tried_again():
+    async with fake_tritons(1, failing_loads=2) as fakes, client(fakes, patience_s=20) as triton:
+        fakes[0].fault = STUB_DIED
+        assert await ask(triton, 5) == [5]
         assert fakes[0].reloads == ["unload", "load"]
 
 

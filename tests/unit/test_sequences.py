@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 
 import numpy as np
@@ -11,11 +12,13 @@ from orchestrator import metrics
 from orchestrator.errors import (
     DeadlinePassedError,
     ModelError,
+    ModelOverloadedError,
     ModelUnavailableError,
     SequenceLostError,
     SlotsExhaustedError,
 )
 from orchestrator.settings import TritonSettings
+from orchestrator.triton import sequences
 from orchestrator.triton.client import SequenceStep, TritonClient
 from orchestrator.triton.endpoints import Endpoint
 from orchestrator.triton.snapshot import ReplicaState
@@ -49,8 +52,8 @@ async def step(triton, number, is_start=False, **options):
     return answer["y"][0, 0]
 
 
-async def end(triton, number):
-    await triton.infer(FOLLOWER, NOBODY, step=SequenceStep(number, is_end=True))
+async def end(triton, number, **options):
+    await triton.infer(FOLLOWER, NOBODY, step=SequenceStep(number, is_end=True), **options)
 
 
 async def all_ready(triton, count):
@@ -169,6 +172,54 @@ async def test_a_step_that_is_cancelled_or_fails_ends_its_sequence():
         with pytest.raises(SequenceLostError):
             await step(triton, 3)
         assert used(triton) == 0
+
+
+async def test_an_end_is_told_until_it_is_heard(monkeypatch):
+    monkeypatch.setattr(sequences, "_END_S", 0.05)
+    options = {"infer_timeout_s": 0.3, "eject_after": 100}
+    async with fake_tritons(1) as fakes, client(fakes, **options) as triton:
+        for number in (1, 2):
+            await step(triton, number, True, timeout_s=60)
+        fakes[0].gate.clear()
+        with pytest.raises(ModelUnavailableError):
+            await step(triton, 1)
+        await until(lambda: fakes[0].calls >= 5)  # two STARTs, the step, and an END in vain, twice
+        fakes[0].gate.set()
+        await until(lambda: fakes[0].sequences == {2})
+
+
+async def test_an_end_that_its_replica_goes_down_with_is_told_once_it_is_back():
+    async with fake_tritons(2) as fakes, client(fakes) as triton:
+        await all_ready(triton, 2)
+        await step(triton, 1, True)
+        home = home_of(fakes, 1)
+        home.gate.clear()
+        with pytest.raises(ModelUnavailableError):
+            await step(triton, 1, timeout_s=0.05)
+        await until(lambda: home.calls == 3)  # START, the step, and the END
+        home.hangs = True
+        await until(lambda: states(triton)[READY] == 1)
+        assert home.sequences == {1}
+        home.hangs = False
+        home.gate.set()
+        await until(lambda: not home.sequences)
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+async def test_an_end_that_finds_no_room_still_ends_its_sequence(is_full):
+    options = {"batches_in_flight": 1, "max_queued": 2 if is_full else 9}
+    async with fake_tritons(1, slots=9) as fakes, client(fakes, **options) as triton:
+        for number in range(1, 7):
+            await step(triton, number, True)
+        fakes[0].gate.clear()
+        steps = [asyncio.create_task(step(triton, number)) for number in range(1, 6)]
+        await until(lambda: (fakes[0].rows, triton.snapshot()[0].queued) == (4, 1))
+        with pytest.raises(ModelOverloadedError):
+            await end(triton, 6, deadline=math.inf if is_full else time.monotonic() + 0.05)
+        assert used(triton) == 5
+        fakes[0].gate.set()
+        assert await asyncio.gather(*steps) == [1, 2, 3, 4, 5]
+        await until(lambda: fakes[0].sequences == {1, 2, 3, 4, 5})
 
 
 async def test_a_step_too_late_to_be_sent_leaves_its_sequence_alone():

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 
 from orchestrator.convert.requests import to_encoded_frame
 from orchestrator.errors import ConnectionLostError
+from orchestrator.flow import _MOST_REPEATED
 from orchestrator.session import StreamSession
-from orchestrator.settings import DecodeSettings, ServerSettings, Settings
+from orchestrator.settings import DecodeSettings, ServerSettings, Settings, StreamSettings
 from orchestrator.types.frames import Encoding, GapReason, LostFrame
 from orchestrator.types.results import IdentityUpdate, Recognition
 from orchestrator.types.streams import StreamConfig
@@ -95,7 +97,7 @@ async def test_a_unit_with_a_used_index_is_refused_and_the_first_still_answered(
     assert gaps(outcomes) == [(again.header.frame_index, GapReason.QUOTA_EXCEEDED)]
 
 
-async def test_units_sent_again_for_others_sake_take_room_while_they_wait(monkeypatch):
+async def test_few_units_sent_again_for_others_sake_wait_at_a_time(monkeypatch):
     session = await StreamSession.open(VIDEO, ScriptedTriton(), THREADED)
     gate, taken = threading.Event(), 0
     decode = session._decoder.decode
@@ -115,15 +117,63 @@ async def test_units_sent_again_for_others_sake_take_room_while_they_wait(monkey
 
     monkeypatch.setattr(session._decoder, "decode", wait_and_decode)
     running = asyncio.create_task(session.run(source(), never))
-    await until(lambda: taken == session.credit + 1)
+    await until(lambda: taken == _MOST_REPEATED + 1)
     for _ in range(20):
         await asyncio.sleep(0)
-    assert taken == session.credit + 1
+    assert taken == _MOST_REPEATED + 1
     gate.set()
     await running
     await session.close()
     assert taken == 60
     assert session.stats.received == 0
+
+
+async def test_units_sent_again_leave_a_live_client_the_room_of_its_credit(monkeypatch):
+    config = replace(VIDEO, is_live=True, latency_budget_s=60.0)
+    session = await StreamSession.open(config, ScriptedTriton(), THREADED)
+    decode = session._decoder.decode
+    frames, repeated = units(60), 60 - session.credit
+    frames[:repeated] = [replace(unit, is_answered=True) for unit in frames[:repeated]]
+    outcomes = []
+
+    def decode_slowly(unit):
+        time.sleep(0.005)
+        return decode(unit)
+
+    async def source():
+        for unit in frames:
+            yield unit
+
+    async def keep(outcome):
+        outcomes.append(outcome)
+
+    monkeypatch.setattr(session._decoder, "decode", decode_slowly)
+    await session.run(source(), keep)
+    await session.close()
+    assert not gaps(outcomes)
+    assert len(answers(outcomes)) == session.credit
+
+
+async def test_a_live_client_that_heeds_its_credit_is_never_told_that_it_sent_too_much():
+    options = Settings(stream=StreamSettings(credit_frame_count=2))
+    config = StreamConfig("live", Encoding.JPEG, is_live=True, latency_budget_s=60.0)
+    session = await StreamSession.open(config, ScriptedTriton(), options)
+    granted, outcomes = asyncio.Semaphore(session.credit), []
+
+    async def source():
+        for index in range(12):
+            await granted.acquire()
+            yield encoded(index)
+
+    async def answer(outcome):
+        outcomes.append(outcome)
+        granted.release()
+        for _ in range(20):  # the client is as quick as the writes that follow an answer
+            await asyncio.sleep(0)
+
+    await session.run(source(), answer)
+    await session.close()
+    assert not gaps(outcomes)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (15, 40), (40, 15)])

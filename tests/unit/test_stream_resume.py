@@ -8,12 +8,14 @@ import pytest
 from soccer.v1 import player_recognition_pb2 as pb
 
 from orchestrator.client import RecognitionClient
+from orchestrator.types.people import Identity, Role
+from orchestrator.types.results import IdentityUpdate
 from tests.patience import until
 from tests.stream.streams import coded_stream
 from tests.unit.relay import Relay
 from tests.unit.scripted_server import PERSON, scripted_server
 from tests.unit.scripted_triton import ScriptedTriton
-from tests.unit.stream_calls import call, config, end_of, finish, is_free, send
+from tests.unit.stream_calls import call, config, end_of, finish, frame, is_free, send
 from tests.unit.test_session import GOOD, jpeg
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -40,6 +42,30 @@ async def test_a_resumed_stream_goes_on_and_what_was_answered_is_answered_as_bef
     assert len(triton.seen("rfdetr_detector")) == 9
     assert (summary.received_frame_count, summary.recognized_frame_count) == (9, 9)
     assert [(t.track_id, t.frame_count) for t in summary.tracks] == [(1, 9)]
+
+
+@pytest.mark.parametrize("further", [[], [3], [2, 3], [0, 1, 2, 3]])
+async def test_a_revision_that_was_cut_off_behind_its_answer_is_told_again(further):
+    revision = IdentityUpdate(77, 2, Identity(Role.REFEREE), ("role",))
+    async with scripted_server() as running:
+        async with call(running.target) as (stream, started):
+            await send(stream, range(2))
+            served = running.servicer._serving.streams.find(started.resume_token, "default")
+            served.state.untold.append(revision)
+            await send(stream, [2])
+        await is_free(running)
+        async with call(running.target, resume_token=started.resume_token) as (stream, _):
+            for index in further:
+                await stream.write(frame(index))
+            await stream.done_writing()
+            told = []
+            while not (response := await stream.read()).HasField("summary"):
+                if response.identity_update.track_id == 77:
+                    told.append("revision")
+                elif response.HasField("recognition"):
+                    told.append(response.recognition.frame_index)
+    earlier = [index for index in further if index <= 2]
+    assert told == [*earlier, "revision", *further[len(earlier) :]]
 
 
 async def test_frames_answered_long_before_lie_in_a_gap():

@@ -1,10 +1,14 @@
 """Streams that are resumed in another worker than theirs."""
 
+import asyncio
 import json
 
+import grpc
 import pytest
 
-from orchestrator.settings import SecuritySettings
+from orchestrator.errors import ConnectionLostError
+from orchestrator.handover import Handover
+from orchestrator.settings import SecuritySettings, ServerSettings
 from tests.unit.relay import Relay
 from tests.unit.scripted_server import scripted_server
 from tests.unit.stream_calls import call, config, end_of, finish, is_free, send, two_workers
@@ -62,6 +66,32 @@ async def test_a_handed_over_call_that_breaks_leaves_the_stream_to_be_resumed(tm
                 "INVALID_ARGUMENT",
                 "frame: expected in every message after the first",
             )
+
+
+class GoneContext:
+    """A call whose client is gone, which nothing but writing to it tells so far."""
+
+    def invocation_metadata(self):
+        return ()
+
+    def peer(self):
+        return "ipv4:192.0.2.1:1"
+
+    async def write(self, response):
+        raise grpc.aio.UsageError("RPC already finished.")
+
+
+async def never():
+    await asyncio.Event().wait()
+    yield
+
+
+async def test_a_handed_over_call_whose_client_is_gone_says_so():
+    async with scripted_server() as holder:
+        relay = Handover(ServerSettings()).relay
+        with pytest.raises(ConnectionLostError):
+            await relay(holder.target, config().config, never(), GoneContext())
+        await is_free(holder)
 
 
 async def test_a_stream_whose_worker_is_gone_starts_afresh(tmp_path):

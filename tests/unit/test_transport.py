@@ -55,3 +55,39 @@ def test_regions_of_a_killed_process_are_swept():
     assert not any(
         path.exists() for path in left if not Path("/proc", path.name.split("-")[2]).exists()
     )
+
+
+def test_what_others_left_does_not_keep_us_from_starting(monkeypatch):
+    left = SHM / f"touchline-frames-{2**31 - 1}-0-0"
+    left.touch()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", not_permitted)  # /dev/shm is sticky
+            pool = SharedMemoryPool(1 << 20)
+        assert pool.acquire(1) is not None
+        pool.close()
+    finally:
+        left.unlink(missing_ok=True)
+
+
+def not_permitted(path, missing_ok=False):
+    raise PermissionError(path)
+
+
+def test_without_room_for_a_file_tensors_travel_otherwise(monkeypatch):
+    pool = SharedMemoryPool(1 << 20)
+    with monkeypatch.context() as patch:
+        patch.setattr("orchestrator.triton.transport._DIRECTORY", Path("/dev/null/shm"))
+        assert pool.acquire(1) is None
+    assert pool.acquire(1) is not None
+    pool.close()
+
+
+def test_a_region_of_another_size_serves_where_the_bound_leaves_no_better_one():
+    pool = SharedMemoryPool(1 << 18)
+    large = pool.acquire(1 << 18)
+    assert large is not None
+    assert pool.acquire(1) is None
+    pool.release(large)
+    assert pool.acquire(1) is large
+    pool.close()

@@ -470,8 +470,9 @@ class StreamConfig(_message.Message):
     Frame indices go on, too. Send again every frame whose answer did not arrive: one that had been
     answered is answered as before (a client has at most its credit of these; an older one lies in a
     gap), any other is recognised now. Each frame sent in a call is answered once in it, and counts
-    once in the summary, which covers the whole stream. Video should begin with the last key frame
-    that was sent: what comes before a key frame cannot be decoded.
+    once in the summary, which covers the whole stream. Identity updates told with the last answers
+    may come again. Video should begin with the last key frame that was sent: what comes before a
+    key frame cannot be decoded.
     """
     @_builtins.property
     def time_base(self) -> Global___Rational:
