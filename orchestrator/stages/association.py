@@ -116,8 +116,9 @@ def associate(
     fitting = _fitting(worn, tracks)
     likely = np.maximum(overlap, _NEAR_WEIGHT * nearness)
     masked = _masked(people, segments)
-    # Masks overrule motion as far as they are believed.
-    likely += np.array([track.support for track in tracks], np.float32) * (masked - likely)
+    # Masks overrule motion as far as they are believed; who is half hidden has a wandering one.
+    believed = [t.support if t.support >= SUPPORT_SCORE else 0.0 for t in tracks]
+    likely += np.array(believed, np.float32) * (masked - likely)
     pairs = match(_ranked(likely * fitting, tracks, least), nearness * fitting, least)
     row_of = {column: row for row, column in pairs}
     shared, strays = _without_own(people.xyxy, tracks, segments, row_of)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from orchestrator.stages.appearance import shirts
-from orchestrator.stages.association import expected_rows, on_rivals
+from orchestrator.stages.association import associate, expected_rows, on_rivals
 from orchestrator.stages.segmenting import Segment
 from orchestrator.stages.tracklet import Tracklet
 from orchestrator.types.pictures import Mask
@@ -76,3 +76,13 @@ def test_nobody_is_lost_by_looking_different_all_at_once():
     found = people(LEFT)
     worn = shirts(picture((LEFT, BLUE)), found.xyxy)
     assert expected_rows(found, worn, followed((LEFT, RED)), 0.3) == {0: 0}
+
+
+def test_a_mask_that_is_hardly_believed_does_not_overrule_motion():
+    other = (54, 10, 94, 60)
+    found, (track,) = people(LEFT, other), followed((LEFT, None))
+    worn = shirts(picture(), found.xyxy)
+    track.xyxy, track.hits = np.array((44, 10, 84, 60), np.float32), 5
+    for support, row in ((0.4, 0), (0.9, 1)):
+        track.support = support
+        assert associate(found, worn, [track], [mask(other)], 0.2).row_of == {0: row}
