@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.contracts import SIGLIP_EMBEDDER, SIGLIP_TEXT
+from orchestrator.errors import TensorContractError
 from orchestrator.imaging import crops
 from orchestrator.settings import IdentifySettings
 from orchestrator.stages.cadence import Cadence
@@ -69,8 +70,13 @@ async def embed_kits(triton: TritonClient, config: StreamConfig) -> Kits:
         Both kits; a side without a description is the other's opposite.
 
     Raises:
-        ModelError: The text model gave no answer.
+        TensorContractError: The text model's space is not that of the crops.
+        ModelError: It gave no answer, or the model of the crops is not known yet.
     """
+    space, text_space = (triton.model(m).sizes["D"] for m in (SIGLIP_EMBEDDER, SIGLIP_TEXT))
+    if text_space != space:
+        expected = f"embedding: expected {space} dimensions, as of {SIGLIP_EMBEDDER.name}"
+        raise TensorContractError(SIGLIP_TEXT.name, f"{expected}, got {text_space}")
     texts = [config.team_a.kit_description, config.team_b.kit_description]
     batch = np.array([[text.encode()] for text in texts if text], np.object_)
     reply = await triton.infer(SIGLIP_TEXT, {"text": batch})

@@ -16,6 +16,7 @@ from orchestrator.types.people import Team, TeamSheet
 from orchestrator.types.results import Degradation, Recognition
 from orchestrator.types.streams import StreamConfig
 from tests.patience import until
+from tests.unit import scripted_triton
 from tests.unit.fake_triton import ECHO, FOLLOWER, FakeTriton, numbers, serving
 from tests.unit.recorded_match import KIT, Match
 from tests.unit.scripted_triton import ScriptedTriton
@@ -150,6 +151,19 @@ async def test_kits_that_cannot_be_read_at_first_are_read_beside_the_frames():
     await session.close()
     assert [UNIDENTIFIED in each for each in found] == [True] * 3 + [False] * 3
     assert len(triton.seen("siglip_text")) == 1
+
+
+async def test_kits_of_another_space_than_the_crops_are_refused_and_end_no_stream(
+    caplog, monkeypatch
+):
+    monkeypatch.setitem(scripted_triton._SIZES, "siglip_text", {"D": 5})
+    config = StreamConfig("late", Encoding.JPEG, team_a=TeamSheet(kit_description="red"))
+    session = await StreamSession.open(config, ScriptedTriton(), Settings())
+    assert "siglip_text: embedding: expected 4 dimensions, as of siglip_embedder, got 5" in (
+        caplog.text
+    )
+    assert session.state.ledger.awaits_kits
+    await session.close()
 
 
 def test_no_side_is_named_before_its_kit_is_known():
