@@ -116,21 +116,23 @@ class RecognitionClient:
         current = pb.StreamConfig()
         current.CopyFrom(config)
         while True:
-            is_refused = had_place
+            has_begun = False
             try:
                 async for response in self._attempt(current, outbox):
                     if response.HasField("started"):
                         current.resume_token = response.started.resume_token
-                        had_place, is_refused = True, False
+                        had_place = has_begun = True
                     else:
                         failures = 0
                     yield response
             except grpc.aio.AioRpcError as error:
                 failures += 1
+                is_refused = had_place and not has_begun
                 if not _is_retryable(error, is_refused) or failures > self._max_reconnects:
                     raise
                 pause = min(_FIRST_PAUSE_S * 2 ** (failures - 1), _LONGEST_PAUSE_S)
-                log.warning("connection lost (%s); again in %.1f s", error.details(), pause)
+                what = "broke off" if has_begun else "did not start"
+                log.warning("stream %s (%s); again in %.1f s", what, error.details(), pause)
                 await asyncio.sleep(pause)
             else:
                 return

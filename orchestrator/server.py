@@ -1,4 +1,4 @@
-"""The orchestrator process: models checked, port opened, signals obeyed."""
+"""The orchestrator process: models found, port opened, signals obeyed."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from soccer.v1 import player_recognition_pb2 as pb
 from soccer.v1 import player_recognition_pb2_grpc as pb_grpc
 
-from orchestrator.contracts import CONTRACTS
+from orchestrator.contracts import CONTRACTS, RFDETR_DETECTOR
 from orchestrator.decoding import prepare_decoding
 from orchestrator.handover import own_socket
 from orchestrator.metrics_server import serving_metrics
@@ -72,15 +72,17 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
     """Serve for as long as the context is open.
 
     Raises:
-        ModelUnavailableError: A model was not ready in time.
+        ModelUnavailableError: The detector was not ready in time; the other models may come later.
         TensorContractError: A live model differs from its contract.
         SettingError: The port cannot be had, or not be protected as set.
     """
     guard = Guard(settings)
     prepare_decoding(settings.decode)
-    async with TritonClient(settings.triton, CONTRACTS) as triton:
+    optional = tuple(contract for contract in CONTRACTS if contract is not RFDETR_DETECTOR)
+    async with TritonClient(settings.triton, CONTRACTS, optional=optional) as triton:
         transport = "shared memory" if triton.uses_shared_memory else "gRPC"
-        log.info("models ready; large tensors travel by %s", transport)
+        ready = ", ".join(model.contract.name for model in triton.models)
+        log.info("%s ready; large tensors travel by %s", ready, transport)
         async with (
             listening(triton, settings, guard) as running,
             serving_metrics(

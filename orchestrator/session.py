@@ -1,13 +1,12 @@
 """One stream's life. `process_frame` is the walk: read it and you know the product."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Self, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from orchestrator.contracts import SAM2_TRACKER
 from orchestrator.decoding import open_decoder
@@ -20,7 +19,7 @@ from orchestrator.settings import Settings
 from orchestrator.stages.ball import BallFollower
 from orchestrator.stages.detect import BALL, Detector
 from orchestrator.stages.evidence import Person
-from orchestrator.stages.identify import Identifier, embed_texts
+from orchestrator.stages.identify import Identifier, embed_kits
 from orchestrator.stages.number import NumberReader
 from orchestrator.stages.pace import Pace
 from orchestrator.stages.record import IdentityLedger, Observations
@@ -37,6 +36,7 @@ _LEARNT_BYTES = 4 << 20
 """What the people of a long match take; the tracker's last picture comes on top."""
 
 _T = TypeVar("_T")
+log = logging.getLogger(__name__)
 
 
 class StreamState:
@@ -55,23 +55,36 @@ class StreamState:
         triton: TritonClient,
         settings: Settings,
         *,
-        kits: NDArray[np.float32] | None = None,
         tenant: str = "default",
     ) -> None:
         rate = config.frame_rate
         self.config = config
+        self._triton = triton
         self.detector = Detector(triton, settings.detect)
         self.ball = BallFollower(self.detector, frame_rate=rate)
         self.tracker = Tracker(triton, settings.track, frame_rate=rate)
         self.identifier = Identifier(triton, settings.identify, frame_rate=rate)
         self.reader = NumberReader(triton, settings.number, frame_rate=rate)
-        self.ledger = IdentityLedger(config, settings.identify, settings.number, kits=kits)
-        self.is_untrained = any(m.parameters.get("weights") == "random" for m in triton.models)
+        self.ledger = IdentityLedger(config, settings.identify, settings.number)
         self.pace = Pace()
         self.count = 0
         self.stats = StreamStats(tenant)
         self.size: tuple[int, int] | None = None
         self.untold: deque[IdentityUpdate] = deque()
+
+    async def learn_kits(self) -> None:
+        """Have the sides named by the descriptions of their kits, if there are any to learn.
+
+        Raises:
+            ModelError: The text model gave no answer.
+        """
+        if self.ledger.awaits_kits:
+            self.ledger.learn_kits(await embed_kits(self._triton, self.config))
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether a model that is there has random weights."""
+        return any(m.parameters.get("weights") == "random" for m in self._triton.models)
 
     @property
     def size_bytes(self) -> int:
@@ -125,12 +138,14 @@ class StreamSession:
             state: Of a session that was closed, to go on with it; None starts afresh.
 
         Raises:
-            ModelError: There are kit descriptions, and the text model gave no answer.
+            ModelUnavailableError: There was no detector so far.
         """
         if state is None:
-            view = triton.for_caller(caller)
-            kits = await _kits(config, view)
-            state = StreamState(config, view, settings, kits=kits, tenant=caller.tenant)
+            state = StreamState(config, triton.for_caller(caller), settings, tenant=caller.tenant)
+            try:
+                await state.learn_kits()
+            except ModelError as error:
+                log.warning("no side is named until kit descriptions can be read: %s", error)
         return cls(config, state, settings, control or LoadControl(settings))
 
     async def process_frame(
@@ -183,7 +198,7 @@ class StreamSession:
         missing = {
             Degradation.UNTRAINED_WEIGHTS: state.is_untrained,
             Degradation.TRACKER_UNAVAILABLE: tracks.is_degraded,
-            Degradation.IDENTIFICATION_UNAVAILABLE: no_teams,
+            Degradation.IDENTIFICATION_UNAVAILABLE: no_teams or state.ledger.awaits_kits,
             Degradation.NUMBERS_UNAVAILABLE: no_numbers,
         }
         degradations = effort.degradations.union(kind for kind, is_so in missing.items() if is_so)
@@ -204,7 +219,11 @@ class StreamSession:
             detect=self.state.detector.detect,
             process=self.process_frame,
         )
-        await flow.run(frames, emit)
+        learning = asyncio.create_task(self._learn_kits())
+        try:
+            await flow.run(frames, emit)
+        finally:
+            learning.cancel()
 
     async def close(self) -> None:
         """Let frames that were begun end, and free what is held here and in the cluster."""
@@ -228,6 +247,13 @@ class StreamSession:
         """Everybody recognised so far, by ascending track id."""
         return self.state.ledger.people
 
+    async def _learn_kits(self) -> None:
+        """Try on beside the frames, which do not wait for it."""
+        while self.state.ledger.awaits_kits:
+            await asyncio.sleep(self._settings.identify.interval_s)
+            with suppress(ModelError):
+                await self.state.learn_kits()
+
     def _require_time_to_track(self, frame: Frame) -> None:
         detail = self._load.hopeless(frame.deadline, "track", 0)
         if detail:
@@ -243,16 +269,3 @@ async def _optional(
             return await ask(), False
     except ModelError:
         return None, True
-
-
-async def _kits(config: StreamConfig, triton: TritonClient) -> NDArray[np.float32] | None:
-    """Embed the kit descriptions, `(2, D)`; a side without one is the other's opposite."""
-    texts = [config.team_a.kit_description, config.team_b.kit_description]
-    given = [text for text in texts if text]
-    if not given:
-        return None
-    embedded = await embed_texts(triton, given)
-    if len(given) == 2:
-        return np.asarray(np.stack(embedded), np.float32)
-    known = embedded[0]
-    return np.asarray([known, -known] if texts[0] else [-known, known], np.float32)

@@ -34,8 +34,6 @@ from orchestrator.types.streams import Caller, StreamConfig
 
 Requests = AsyncIterator[pb.RecognizeStreamRequest]
 
-_CONFIG_S = 30.0
-"""How long a caller may take to send the config, in seconds."""
 _SAME_WHEN_RESUMED = {
     "encoding": "encoding",
     "width": "width_px",
@@ -103,10 +101,7 @@ class StreamCall:
 
     async def _config(self) -> pb.StreamConfig:
         """Return the first message, which holds the config; nobody is waited for without end."""
-        try:
-            first = await asyncio.wait_for(anext(aiter(self._requests), None), _CONFIG_S)
-        except TimeoutError as error:
-            raise InvalidRequestError("config", f"expected within {_CONFIG_S:g} s") from error
+        first = await self._tenant.hearing.first(self._requests)
         if first is None or first.WhichOneof("request") != "config":
             raise InvalidRequestError("config", "expected in the first message of the stream")
         return first.config

@@ -68,7 +68,10 @@ class Supervisor:
             ClusterError: A worker could not be started at first.
             SettingError: The port cannot be had.
         """
-        with _reserved(self._settings) as port, tempfile.TemporaryDirectory() as directory:
+        with (
+            reserved(self._settings.host, self._settings.port) as port,
+            tempfile.TemporaryDirectory() as directory,
+        ):
             common = {
                 "TOUCHLINE_SERVER__PORT": str(port),
                 "TOUCHLINE_SERVER__WORKER_DIRECTORY": directory,
@@ -153,18 +156,28 @@ async def supervise(settings: ServerSettings) -> None:
 
 
 @contextlib.contextmanager
-def _reserved(settings: ServerSettings) -> Iterator[int]:
-    """Hold the port, which workers come and go on, without listening; gives its number."""
+def reserved(host: str, port: int, *, is_shared: bool = True) -> Iterator[int]:
+    """Hold a port without listening; gives its number, which is a free one's for port 0.
+
+    Args:
+        host: To listen on.
+        port: The port.
+        is_shared: Whether other sockets that share it, too, may listen there meanwhile.
+
+    Raises:
+        SettingError: The port cannot be had.
+    """
+    sharing = socket.SO_REUSEPORT if is_shared else socket.SO_REUSEADDR
     with contextlib.ExitStack() as held:
         try:
             family, kind, _, _, address = socket.getaddrinfo(
-                settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM
+                host.strip("[]"), port, type=socket.SOCK_STREAM
             )[0]
             reservation = held.enter_context(socket.socket(family, kind))
-            reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            reservation.setsockopt(socket.SOL_SOCKET, sharing, 1)
             reservation.bind(address)
         except OSError as error:
-            problem = f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
+            problem = f"cannot listen on {host}:{port}: {error.strerror}"
             raise SettingError("server.port", problem) from error
         yield reservation.getsockname()[1]
 

@@ -17,6 +17,7 @@ from orchestrator.cli.connection import client_flags, server_settings
 from orchestrator.environment import read_settings
 from orchestrator.errors import ClusterError, InvalidRequestError
 from orchestrator.security.guard import Guard
+from orchestrator.supervisor import reserved
 
 console = Console(stderr=True, highlight=False)
 
@@ -62,13 +63,16 @@ async def run_until_interrupted(options: argparse.Namespace) -> int:
     """Run the cluster in the foreground; `touchline up`.
 
     Raises:
-        SettingError: A file of the flags or of the `TOUCHLINE_*` variables cannot be used, or the
-            port would be open to others unprotected.
+        SettingError: A file of the flags or of the `TOUCHLINE_*` variables cannot be used, the port
+            cannot be had, or it would be open to others unprotected.
         ClusterError: The cluster could not be started.
     """
     os.environ.update(server_settings(options))
     settings = read_settings()
-    Guard(settings).close()  # says now what would be said once all models are loaded
+    # Says now what would be said once all models are loaded.
+    Guard(settings).close()
+    with reserved(settings.server.host, options.port, is_shared=False):
+        pass
     stopping = asyncio.Event()
     async with local_server(options, host=settings.server.host, port=options.port) as target:
         for number in (signal.SIGTERM, signal.SIGINT):  # not before: they also end a slow start

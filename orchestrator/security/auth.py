@@ -60,6 +60,11 @@ class Principal:
 _principal: ContextVar[Principal] = ContextVar("principal")
 
 
+def is_open(method: str) -> bool:
+    """Whether anybody may call a method, so that there is no principal."""
+    return method.startswith(_OPEN_METHODS)
+
+
 def current_principal() -> Principal:
     """Return who makes the call that is being served."""
     return _principal.get()
@@ -156,7 +161,7 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Handler:
-        if handler_call_details.method.startswith(_OPEN_METHODS):
+        if is_open(handler_call_details.method):
             return await continuation(handler_call_details)
         try:
             metadata = handler_call_details.invocation_metadata

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from orchestrator.errors import QuotaExceededError, SettingError
 from orchestrator.ledger import Account, Ledger
 from orchestrator.security.files import WatchedFiles
+from orchestrator.security.hearing import Hearing
 from orchestrator.security.rates import FrameRates
 from orchestrator.settings import ServerSettings
 from orchestrator.types.frames import EncodedFrame, GapReason, LostFrame
@@ -83,12 +84,14 @@ class Tenant:
         weight: Its share of a contended model, relative to other tenants, more than 0.
         quota: What it may use.
         rates: Holds its frames to the quota.
+        hearing: Where its calls begin.
     """
 
     def __init__(
         self, name: str, account: Account, *, weight: float = 1.0, quota: Quota | None = None
     ) -> None:
         self.name = name
+        self.hearing = Hearing()
         self._account = account
         self.revise(weight, quota or Quota())
 

@@ -44,7 +44,8 @@ class TritonSettings(Group):
     shared_memory_bytes: int = Field(default=512 << 20, ge=0)
     """Most bytes held in /dev/shm; tensors beyond it travel by gRPC."""
     connect_timeout_s: float = Field(default=60.0, gt=0)
-    """Time for the models to become ready at start, in seconds."""
+    """Time for the detector to become ready at start, in seconds. Models that are not there
+    `patience_s` after it may come later; results say what they lack until then."""
     infer_timeout_s: float = Field(default=10.0, gt=0)
     """Longest wait for one inference, in seconds from when it is sent to a replica."""
     resolve_interval_s: float = Field(default=5.0, gt=0)

@@ -6,15 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.contracts import SIGLIP_EMBEDDER, SIGLIP_TEXT
+from orchestrator.errors import TensorContractError
 from orchestrator.imaging import crops
 from orchestrator.settings import IdentifySettings
 from orchestrator.stages.cadence import Cadence
 from orchestrator.triton.client import TritonClient
 from orchestrator.types.frames import Frame
+from orchestrator.types.streams import StreamConfig
 from orchestrator.types.tracks import Tracks
 
 Embedding = NDArray[np.float32]
 """L2-normalised, float32, shape `(D,)`."""
+Kits = NDArray[np.float32]
+"""Embeddings of the kits of A and B, `(2, D)`."""
 
 
 class Identifier:
@@ -24,7 +28,6 @@ class Identifier:
         self, triton: TritonClient, settings: IdentifySettings, *, frame_rate: float
     ) -> None:
         self._triton = triton
-        self._size = triton.model(SIGLIP_EMBEDDER).sizes["S"]
         self._cadence = Cadence(
             interval_s=settings.interval_s,
             frame_rate=frame_rate,
@@ -46,9 +49,8 @@ class Identifier:
         if not due:
             return {}
         boxes = np.stack([track.xyxy for track in due])
-        pixels = await asyncio.to_thread(
-            crops, frame.pixels, boxes, height=self._size, width=self._size
-        )
+        size = self._triton.model(SIGLIP_EMBEDDER).sizes["S"]
+        pixels = await asyncio.to_thread(crops, frame.pixels, boxes, height=size, width=size)
         reply = await self._triton.infer(
             SIGLIP_EMBEDDER, {"crops": pixels}, deadline=frame.deadline
         )
@@ -61,12 +63,24 @@ class Identifier:
         }
 
 
-async def embed_texts(triton: TritonClient, texts: list[str]) -> list[Embedding]:
-    """Embed descriptions into the space of the crops.
+async def embed_kits(triton: TritonClient, config: StreamConfig) -> Kits:
+    """Embed the kit descriptions, of which there is one at least, into the space of the crops.
+
+    Returns:
+        Both kits; a side without a description is the other's opposite.
 
     Raises:
-        ModelError: The text model gave no answer.
+        TensorContractError: The text model's space is not that of the crops.
+        ModelError: It gave no answer, or the model of the crops is not known yet.
     """
-    batch = np.array([[text.encode()] for text in texts], np.object_)
+    space, text_space = (triton.model(m).sizes["D"] for m in (SIGLIP_EMBEDDER, SIGLIP_TEXT))
+    if text_space != space:
+        expected = f"embedding: expected {space} dimensions, as of {SIGLIP_EMBEDDER.name}"
+        raise TensorContractError(SIGLIP_TEXT.name, f"{expected}, got {text_space}")
+    texts = [config.team_a.kit_description, config.team_b.kit_description]
+    batch = np.array([[text.encode()] for text in texts if text], np.object_)
     reply = await triton.infer(SIGLIP_TEXT, {"text": batch})
-    return list(reply["embedding"].astype(np.float32))
+    embedded = reply["embedding"].astype(np.float32)
+    if len(embedded) == 2:
+        return embedded
+    return np.concatenate([embedded, -embedded] if texts[0] else [-embedded, embedded])

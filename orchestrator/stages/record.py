@@ -4,14 +4,11 @@ from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from orchestrator.imaging import stacked
 from orchestrator.settings import IdentifySettings, NumberSettings
 from orchestrator.stages.beliefs import Beliefs
 from orchestrator.stages.evidence import Person
-from orchestrator.stages.identify import Embedding
+from orchestrator.stages.identify import Embedding, Kits
 from orchestrator.stages.returning import returned
 from orchestrator.stages.teams import TeamClusters
 from orchestrator.types.frames import FrameHeader
@@ -46,17 +43,13 @@ class IdentityLedger:
     """Who is who in one stream."""
 
     def __init__(
-        self,
-        config: StreamConfig,
-        identify: IdentifySettings,
-        number: NumberSettings,
-        *,
-        kits: NDArray[np.float32] | None = None,
+        self, config: StreamConfig, identify: IdentifySettings, number: NumberSettings
     ) -> None:
         self._frame_rate = config.frame_rate
         self._identify = identify
-        teams = TeamClusters(margin=identify.team_margin, kits=kits)
-        self._beliefs = Beliefs(config, number, teams)
+        are_described = bool(config.team_a.kit_description or config.team_b.kit_description)
+        self._teams = TeamClusters(margin=identify.team_margin, awaits_kits=are_described)
+        self._beliefs = Beliefs(config, number, self._teams)
         self._fit_every = max(1, round(identify.interval_s * config.frame_rate))
         self._next_fit = 0
         """Number of the frame from which on the sides are learnt anew."""
@@ -67,6 +60,15 @@ class IdentityLedger:
         """Indices of the last frames."""
         self._cut_count = 0
         """Number of the frame of the last camera cut."""
+
+    @property
+    def awaits_kits(self) -> bool:
+        """Whether no side is named, because kits are described and not learnt yet."""
+        return self._teams.awaits_kits
+
+    def learn_kits(self, kits: Kits) -> None:
+        """Name the sides by the descriptions of their kits."""
+        self._teams.learn_kits(kits)
 
     def record(
         self, header: FrameHeader, frame_count: int, tracks: Tracks, observations: Observations

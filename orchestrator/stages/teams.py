@@ -38,16 +38,27 @@ class TeamClusters:
     """The two sides of one stream.
 
     Args:
-        kits: Embeddings of the kit descriptions of A and B, where both are known, `(2, D)`.
         margin: How much nearer (cosine) one centre must be to name a side; less between kits that
             are much alike.
+
+    Attributes:
+        awaits_kits: Whether the kits decide which side is A, and are not known yet. No side is
+            named before.
     """
 
-    def __init__(self, *, margin: float, kits: Matrix | None = None) -> None:
+    def __init__(self, *, margin: float, awaits_kits: bool = False) -> None:
+        self.awaits_kits = awaits_kits
         self._margin = margin
-        self._kits = kits
+        self._kits: Matrix | None = None
         self._centres: Matrix | None = None
         self._spread = np.zeros(2, np.float32)
+
+    def learn_kits(self, kits: Matrix) -> None:
+        """Name the sides by the embeddings of their kits, A's first, `(2, D)`."""
+        self._kits, self.awaits_kits = kits, False
+        if self._centres is not None:
+            order = _order(kits, self._centres)
+            self._centres, self._spread = self._centres[order], self._spread[order]
 
     def fit(self, embeddings: Matrix) -> None:
         """Find the sides anew from one mean embedding per person, `(n, D)`, L2-normalised."""
@@ -65,14 +76,16 @@ class TeamClusters:
         centres = np.stack([_unit(rows.mean(axis=0)) for rows in members])
         if 1 - centres[0] @ centres[1] < self._margin:  # one kit alone in sight, cut in two
             return
-        order = self._order(centres)
+        # Earlier sides keep their names; else the kits decide, or they are taken as they come.
+        reference = self._centres if self._centres is not None else self._kits
+        order = [0, 1] if reference is None else _order(reference, centres)
         self._centres = centres[order]
         distances = [1 - members[i] @ centres[i] for i in order]
         self._spread = np.array([max(d.mean(), _LEAST_SPREAD) for d in distances], np.float32)
 
     def belief(self, embedding: Matrix, previous: TeamBelief) -> TeamBelief:
         """Say which side a person is on; in doubt the previous belief stands."""
-        if self._centres is None:
+        if self._centres is None or self.awaits_kits:
             return previous
         similarity = self._centres @ embedding
         nearest = int(similarity.argmax())
@@ -91,14 +104,12 @@ class TeamClusters:
         between = 1 - float(self._centres[0] @ self._centres[1])
         return 1 - float((self._centres @ embedding).max()) > _APART_SHARE * between
 
-    def _order(self, centres: Matrix) -> list[int]:
-        """Match new centres with the earlier ones, or with the kits, or take them as they come."""
-        reference = self._centres if self._centres is not None else self._kits
-        if reference is None:
-            return [0, 1]
-        agreement = reference @ centres.T
-        straight = agreement[0, 0] + agreement[1, 1]
-        return [0, 1] if straight >= agreement[0, 1] + agreement[1, 0] else [1, 0]
+
+def _order(reference: Matrix, centres: Matrix) -> list[int]:
+    """Return in which order two centres agree best with those of a reference."""
+    agreement = reference @ centres.T
+    straight = agreement[0, 0] + agreement[1, 1]
+    return [0, 1] if straight >= agreement[0, 1] + agreement[1, 0] else [1, 0]
 
 
 def _cluster(embeddings: Matrix) -> NDArray[np.int64]:

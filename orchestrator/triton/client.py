@@ -5,6 +5,7 @@ infer ─▶ checks and splits ─▶ pool of the model ─▶ queue ─▶ repl
 
 import asyncio
 import copy
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +19,7 @@ from orchestrator.triton.codec import LiveModel, Tensor, check
 from orchestrator.triton.connection import Connections
 from orchestrator.triton.endpoints import endpoints
 from orchestrator.triton.members import Members
-from orchestrator.triton.pool import Pool, StatelessPool
+from orchestrator.triton.pool import Pool, StatelessPool, nobody
 from orchestrator.triton.repair import RELOAD_S
 from orchestrator.triton.sequences import SequencePool
 from orchestrator.triton.snapshot import PoolSnapshot
@@ -28,17 +29,31 @@ from orchestrator.types.streams import Caller
 
 __all__ = ["SequenceStep", "TritonClient"]
 
+log = logging.getLogger(__name__)
+
 
 class TritonClient:
     """The models of the cluster. Open with `async with`; one per process.
+
+    Args:
+        settings: Where the models are, and how replicas share the work.
+        contracts: What the models must keep.
+        optional: Those of them that may come later; calls fail until then.
 
     Raises:
         SettingError: An address or a TLS file cannot be used.
     """
 
-    def __init__(self, settings: TritonSettings, contracts: tuple[ModelContract, ...]) -> None:
+    def __init__(
+        self,
+        settings: TritonSettings,
+        contracts: tuple[ModelContract, ...],
+        *,
+        optional: tuple[ModelContract, ...] = (),
+    ) -> None:
         self._settings = settings
         self._contracts = contracts
+        self._optional = optional
         self._caller = Caller("")
         longest_call_s = max(settings.infer_timeout_s, RELOAD_S)
         self._connections = Connections(settings.tls, longest_call_s=longest_call_s)
@@ -46,7 +61,7 @@ class TritonClient:
         self._pools: dict[str, Pool] = {}
 
     async def __aenter__(self) -> Self:
-        """Wait until every model has a replica that is ready.
+        """Wait until every model has a replica that is ready, for optional ones a moment only.
 
         Raises:
             ModelUnavailableError: A model had none in time.
@@ -54,9 +69,7 @@ class TritonClient:
         """
         try:
             self._pools = {contract.name: self._pool(contract) for contract in self._contracts}
-            async with asyncio.TaskGroup() as opening:
-                for pool in self._pools.values():
-                    opening.create_task(pool.members.open())
+            await self._open()
         except BaseExceptionGroup as errors:
             await self.__aexit__()
             raise _first(errors) from errors
@@ -78,13 +91,21 @@ class TritonClient:
         return view
 
     def model(self, contract: ModelContract) -> LiveModel:
-        """Return what the first replica said of a model."""
-        return self._pools[contract.name].members.model
+        """Return what the first replica said of a model.
+
+        Raises:
+            ModelUnavailableError: There was none so far.
+        """
+        members = self._pools[contract.name].members
+        if members.model is None:
+            raise nobody(members)
+        return members.model
 
     @property
     def models(self) -> tuple[LiveModel, ...]:
-        """All models, in the order of the contracts."""
-        return tuple(pool.members.model for pool in self._pools.values())
+        """All models that have come so far, in the order of the contracts."""
+        found = (pool.members.model for pool in self._pools.values())
+        return tuple(model for model in found if model is not None)
 
     @property
     def uses_shared_memory(self) -> bool:
@@ -129,8 +150,7 @@ class TritonClient:
             TensorContractError: An array breaks the contract.
             ModelError: The model refused the request.
         """
-        pool = self._pools[contract.name]
-        model = pool.members.model
+        pool, model = self._pools[contract.name], self.model(contract)
         for name, array in inputs.items():
             check(model, name, array)
         request = Request(
@@ -140,6 +160,23 @@ class TritonClient:
             return await pool.infer(request)
         parts = await _all(pool, _split(request, model.max_batch_size))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    async def _open(self) -> None:
+        """Look for all models at once; the optional ones' time begins once the others are there."""
+        needed = [contract for contract in self._contracts if contract not in self._optional]
+        names, longest_s = ", ".join(each.name for each in needed), self._settings.connect_timeout_s
+        log.info("waiting for %s, at most %g s", names, longest_s)
+        for pool in self._pools.values():
+            pool.members.open()
+        for contracts, seconds in (
+            (needed, longest_s),
+            (self._optional, self._settings.patience_s),
+        ):
+            async with asyncio.TaskGroup() as waiting:
+                for contract in contracts:
+                    members = self._pools[contract.name].members
+                    is_needed = contract in needed
+                    waiting.create_task(members.until_ready(seconds, is_needed=is_needed))
 
     def _pool(self, contract: ModelContract) -> Pool:
         addresses = self._settings.urls.get(contract.name, self._settings.url)

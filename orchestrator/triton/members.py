@@ -58,9 +58,8 @@ class Members:
         self._giving_up: asyncio.TimerHandle | None = None
 
     @property
-    def model(self) -> LiveModel:
-        """What the first replica said of the model; known once `open` has returned."""
-        assert self._model is not None
+    def model(self) -> LiveModel | None:
+        """What the first replica said of the model; None until there was one."""
         return self._model
 
     @property
@@ -88,28 +87,38 @@ class Members:
         """Whether no replica is in use, and none was lately."""
         return self._lost_at is not None and not self.patience_s
 
-    async def open(self) -> None:
-        """Find replicas; return when one is ready.
+    def open(self) -> None:
+        """Begin to find replicas."""
+        self._following = asyncio.create_task(self._follow())
+        self._following.add_done_callback(lambda _: self._turned.set())
+
+    async def until_ready(self, seconds: float, *, is_needed: bool = True) -> None:
+        """Return when a replica is ready.
+
+        Args:
+            seconds: Longest wait.
+            is_needed: Whether it is an error if none is by then; else one may come later.
 
         Raises:
             TensorContractError: All replicas differ from the contract.
             ModelUnavailableError: None was ready in time, or can be reached in the way asked for.
             SettingError: The addresses cannot be followed.
         """
-        self._following = asyncio.create_task(self._follow())
-        self._following.add_done_callback(lambda _: self._turned.set())
         try:
-            async with asyncio.timeout(self._settings.connect_timeout_s):
+            async with asyncio.timeout(seconds):
                 while not self.usable:
+                    self._raise_if_hopeless()
                     self._turned.clear()
                     await self._turned.wait()
-                    self._raise_if_hopeless()
         except TimeoutError:
             reasons = [f"{r.address} ({r.health.reason})" for r in self.all] or ["no endpoint"]
-            raise ModelUnavailableError(
+            error = ModelUnavailableError(
                 self.contract.name,
                 f"not ready in time at {', '.join(reasons)}, asked {_way(self._settings.tls)}",
-            ) from None
+            )
+            if is_needed:
+                raise error from None
+            log.warning("%s; results lack its part until it comes", error)
 
     async def close(self) -> None:
         """Leave all replicas."""
@@ -217,7 +226,7 @@ class Members:
         self.on_change()
 
     def _raise_if_hopeless(self) -> None:
-        """While opening: fail at once where waiting cannot help."""
+        """Before there was one: fail at once where waiting cannot help."""
         if self._following is not None and self._following.done():
             self._following.result()
         if self._refusals and len(self._refusals) == len(self._replicas):

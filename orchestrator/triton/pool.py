@@ -5,7 +5,7 @@ from typing import Protocol
 
 from orchestrator.errors import ModelUnavailableError
 from orchestrator.settings import TritonSettings
-from orchestrator.triton.codec import LiveModel, Tensor
+from orchestrator.triton.codec import Tensor
 from orchestrator.triton.faults import ReplicaDownError
 from orchestrator.triton.lane import Lane, Traffic
 from orchestrator.triton.members import Members
@@ -72,7 +72,7 @@ class StatelessPool:
             for replica in self.members.all
         )
         return pool_snapshot(
-            self.members.model,
+            self.members.contract.name,
             self._traffic,
             self._lane.queued,
             self._lane.replica_rows_per_s,
@@ -118,7 +118,7 @@ def nobody(members: Members) -> ModelUnavailableError:
 
 
 def pool_snapshot(
-    model: LiveModel,
+    name: str,
     traffic: Traffic,
     queued: int,
     each: float | None,
@@ -127,7 +127,7 @@ def pool_snapshot(
     """Put a pool's figures together; `each` is what one replica can do, in rows per second."""
     states = [replica.state for replica in replicas]
     return PoolSnapshot(
-        name=model.contract.name,
+        name=name,
         in_flight=sum(replica.in_flight for replica in replicas),
         queued=queued,
         rows_per_s=traffic.rate.per_s(),

@@ -125,7 +125,7 @@ class SequencePool:
         known = [rows_per_s for rows_per_s in found if rows_per_s is not None]
         each = fmean(known) if known else None
         replicas = tuple(self._replica_snapshot(replica) for replica in self.members.all)
-        return pool_snapshot(self.members.model, self._traffic, queued, each, replicas)
+        return pool_snapshot(self._name, self._traffic, queued, each, replicas)
 
     async def close(self) -> None:
         """Let sequences that are being ended end, unless that takes long; leave the replicas."""

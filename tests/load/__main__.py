@@ -177,6 +177,8 @@ async def _added(plan: Plan, conditions: Conditions, script: Script, fps: float)
         point = await live_point(
             conditions, ADDED_STREAMS, rate, first_seed=seed, reconnecting=False
         )
+        if point.refusals:
+            raise RuntimeError(f"expected the whole load to be served: {point.refusals}")
         share = round(point.p99_ms / p99_ms - 1, 4)
         rounds.append(Added(p50_ms, p99_ms, point, share, point.missed_share))
     missed_share = round(sum(one.missed_share for one in rounds) / len(rounds), 4)

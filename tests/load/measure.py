@@ -27,8 +27,8 @@ class Point:
         offered_fps: Frames per second of all that came, refused ones included.
         goodput_fps: Recognitions in time per second, of all streams together.
         lost_share: Frames of admitted streams that became a gap or were dropped by the camera.
-        missed_share: Of their frames, those recognised too late, or dropped as they would be, be it
-            by the camera for want of credit.
+        missed_share: Of their frames, those recognised too late, not answered in time at all, or
+            dropped as they would be, be it by the camera for want of credit.
         p50_ms: Median time from a frame's arrival to its recognition.
         p95_ms: Likewise the 95th percentile.
         p99_ms: Likewise the 99th percentile.
@@ -149,11 +149,11 @@ async def _play(
             group.create_task(broadcaster.play())
             await asyncio.sleep(conditions.pause_s(len(broadcasters)))
         await asyncio.sleep(end_of_warm_up - time.monotonic())
-        before = [Counter(broadcaster.tally.counts) for broadcaster in broadcasters]
+        before = [broadcaster.tally.snapshot() for broadcaster in broadcasters]
         for broadcaster in broadcasters:
             broadcaster.tally.latencies = latencies
         await asyncio.sleep(end_of_warm_up + conditions.seconds - time.monotonic())
-        changes = [Counter(broadcaster.tally.counts) for broadcaster in broadcasters]
+        changes = [broadcaster.tally.snapshot() for broadcaster in broadcasters]
         for broadcaster in broadcasters:  # the first ones end now, and leave the others more room
             broadcaster.tally.latencies = fine_histogram()
     for change, counted in zip(changes, before, strict=True):
@@ -171,9 +171,11 @@ def _point(
     is_admitted = [broadcaster.tally.counts["started"] > 0 for broadcaster in broadcasters]
     admitted = [change for change, is_in in zip(changes, is_admitted, strict=True) if is_in]
     shares = [change["in_time"] / seconds for change in admitted]
-    total = sum(admitted, Counter())
+    total = Counter[str]()
+    for change in admitted:  # `sum` would leave out what became less, as frames that were overdue
+        total.update(change)
     lost = total["skipped"] + sum(n for kind, n in total.items() if kind.startswith("gap."))
-    missed = total["late"] + total["gap.OVERLOADED"] + total["skipped"]
+    missed = total["late"] + total["overdue"] + total["gap.OVERLOADED"] + total["skipped"]
     frames = max(1, total["sent"] + total["skipped"])
     every = sum((broadcaster.tally.counts for broadcaster in broadcasters), Counter[str]())
     accounted = [b.tally.is_accounted for b in broadcasters if b.tally.counts["started"]]

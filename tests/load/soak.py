@@ -108,6 +108,8 @@ def resident_mb(roots: Sequence[int]) -> dict[str, float]:
                 line = Path(f"/proc/{pid}/cmdline").read_text()
             except OSError:  # it ended meanwhile
                 continue
+            if not line:  # likewise, and nobody has asked how
+                continue
             kind = _kind(line)
             found[kind] += resident * _PAGE_MB
             if kind == "orchestrator":

@@ -47,6 +47,12 @@ class Tally:
         """Frames sent and not answered so far."""
         return len(self._waiting)
 
+    def snapshot(self) -> Counter[str]:
+        """Return the counts, with `overdue`: frames not answered within the budget, nor so far."""
+        latest = time.monotonic() - self._budget_s
+        overdue = sum(arrival < latest for arrival in self._waiting.values())
+        return self.counts + Counter(overdue=overdue)
+
     def note_sent(self, index: int, arrival: float) -> None:
         """Take note of a frame and of its arrival, `time.monotonic()`."""
         self.counts["sent"] += 1

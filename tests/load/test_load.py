@@ -5,16 +5,18 @@ import itertools
 import json
 import math
 import os
+import subprocess
 import time
+from unittest.mock import AsyncMock, Mock
 
 import numpy as np
 import pytest
 from soccer.v1 import player_recognition_pb2 as pb
 
 from orchestrator.settings import IdentifySettings, NumberSettings
-from tests.load.__main__ import QUICK, Efficiency, run
+from tests.load.__main__ import QUICK, Efficiency, _added, run
 from tests.load.analyzer import throughput
-from tests.load.measure import Conditions, _play
+from tests.load.measure import Conditions, _play, _point
 from tests.load.network import Relay, Uplink
 from tests.load.pictures import MatchPictures
 from tests.load.plots import plot
@@ -102,6 +104,34 @@ def test_what_comes_after_its_budget_is_late():
     assert (tally.counts["late"], tally.counts["in_time"]) == (1, 0)
 
 
+def test_what_never_comes_is_missed_as_well_as_what_comes_late():
+    stream = Mock(tally=Tally(budget_s=1.0))
+    stream.tally.note(pb.RecognizeStreamResponse(started=pb.StreamStarted()))
+    stream.tally.note_sent(0, arrival=time.monotonic() - 10)
+    before = stream.tally.snapshot()
+    for index in (1, 2):
+        stream.tally.note_sent(index, arrival=time.monotonic() - 10)
+    stream.tally.note_sent(3, arrival=time.monotonic())
+    stream.tally.note(answer(0))
+    stream.tally.note(answer(1))
+    change = stream.tally.snapshot()
+    change.subtract(before)
+    point = _point([stream], [change], fine_histogram(), 25, 1.0)
+    assert point.missed_share == round(2 / 3, 4), (
+        "frame 0 was missed before, frame 3 may be in time"
+    )
+
+
+async def test_figures_of_a_load_that_was_not_served_whole_are_refused(monkeypatch):
+    point = Mock(refusals={"RESOURCE_EXHAUSTED: full": 1}, p99_ms=1.0)
+    alone = fine_histogram()
+    alone.add(0.1)
+    monkeypatch.setattr("tests.load.__main__.chain_latencies", AsyncMock(return_value=alone))
+    monkeypatch.setattr("tests.load.__main__.live_point", AsyncMock(return_value=point))
+    with pytest.raises(RuntimeError, match="expected the whole load"):
+        await _added(QUICK, Mock(), Mock(), 8.0)
+
+
 async def test_every_step_of_the_bare_tracker_counts_the_last_ones_too():
     class Steps:
         pictures = MatchPictures(64, 36)
@@ -169,6 +199,13 @@ def test_growth_is_counted_after_the_warm_up():
 def test_memory_is_that_of_a_process_and_its_children():
     assert sum(resident_mb([os.getpid()]).values()) > 10
     assert resident_mb([]) == {}
+
+
+def test_a_process_that_ended_and_is_not_waited_for_takes_no_memory():
+    """Else a decoding process that ends while it is looked at would end half an hour's soak."""
+    with subprocess.Popen(["true"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        assert resident_mb([ended.pid]) == {}
 
 
 @pytest.mark.triton

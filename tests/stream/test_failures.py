@@ -20,6 +20,7 @@ from orchestrator.contracts import SIGLIP_EMBEDDER
 from orchestrator.errors import TensorContractError
 from orchestrator.settings import TritonSettings
 from orchestrator.triton.client import TritonClient
+from tests.patience import until
 from tests.stream.streams import (
     answered,
     boxes,
@@ -155,6 +156,52 @@ async def test_a_live_model_that_differs_from_its_contract_is_refused(served):
     ):
         async with TritonClient(settings, (wrong,)):
             pass
+
+
+async def test_a_stream_starts_without_late_models_and_takes_them_up_when_they_come(
+    served, picture_clip
+):
+    late = ("sam2_tracker", "siglip_embedder", "siglip_text", "resnet_jersey")
+    config, frames = picture_clip
+    config.team_a.kit_description = "red shirt"
+    async with AsyncExitStack() as stack:
+        servers = {
+            model: await stack.enter_async_context(
+                InferenceServerClient(served.cluster.endpoints[model])
+            )
+            for model in late
+        }
+
+        async def load():
+            for model, server in servers.items():
+                await server.load_model(model)
+
+        async def have_all():
+            await load()
+            lines = [f"{model} at {served.cluster.endpoints[model]} is ready" for model in late]
+            await until(lambda: all(line in orchestrator.log_text() for line in lines))
+
+        stack.push_async_callback(load)  # whatever happens: other tests use them
+        for model, server in servers.items():
+            await server.unload_model(model)
+            while await server.is_model_ready(model):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        orchestrator = await stack.enter_async_context(
+            OrchestratorProcess(served.cluster.endpoints)
+        )
+        played = await play_with(orchestrator.target, config, frames, {5: have_all})
+        found = {r.frame_index: set(r.degradations) for r in recognitions(played)}
+        again = await play(orchestrator.target, config, frames)
+    assert sorted(found) == list(range(10))
+    assert [m.name for m in played[0].started.models] == ["rfdetr_detector"]
+    assert found[0] == {
+        pb.DEGRADATION_TRACKER_UNAVAILABLE,
+        pb.DEGRADATION_IDENTIFICATION_UNAVAILABLE,
+        pb.DEGRADATION_NUMBERS_UNAVAILABLE,
+    }
+    assert pb.DEGRADATION_TRACKER_UNAVAILABLE not in found[9]
+    assert len(again[0].started.models) == 5
+    assert not any(r.degradations for r in recognitions(again))
 
 
 async def test_both_transports_give_the_same_results(served, clip):

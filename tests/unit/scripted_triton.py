@@ -17,7 +17,7 @@ from orchestrator.contracts import (
     SIGLIP_TEXT,
     ModelContract,
 )
-from orchestrator.errors import ModelError
+from orchestrator.errors import ModelError, ModelUnavailableError
 from orchestrator.triton.client import SequenceStep
 from orchestrator.triton.codec import LiveModel, Tensor, check
 from orchestrator.types.streams import Caller
@@ -41,6 +41,7 @@ class ScriptedTriton:
         move: SAM2's view: from (object id, frames since prompt, prompted box) to (box, score).
         faults: Errors to raise, by model name; taken one by one.
         observes: Whether SAM2 looks for its objects, or carries them on by motion.
+        missing: Models that have not come yet.
         labels: Of the detector; without a ball it is asked once a frame.
         calls: Every request seen: (model name, inputs, sequence step).
     """
@@ -50,6 +51,7 @@ class ScriptedTriton:
     embed: Callable[[np.ndarray], np.ndarray] = lambda crop: np.eye(4, dtype=np.float32)[0]
     faults: dict[str, list[ModelError | None]] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
     labels: str = "person,ball"
     observes: bool = True
     calls: MutableSequence[tuple[str, dict[str, Tensor], SequenceStep | None]] = field(
@@ -66,10 +68,12 @@ class ScriptedTriton:
     @property
     def models(self) -> tuple[LiveModel, ...]:
         contracts = (RFDETR_DETECTOR, SAM2_TRACKER, SIGLIP_EMBEDDER, SIGLIP_TEXT, RESNET_JERSEY)
-        return tuple(self.model(contract) for contract in contracts)
+        return tuple(self.model(each) for each in contracts if each.name not in self.missing)
 
     def model(self, contract: ModelContract) -> LiveModel:
         name = contract.name
+        if name in self.missing:
+            raise ModelUnavailableError(name, "no replica (no endpoint)")
         parameters = {"weights": self.weights.get(name, "demo"), "labels": self.labels}
         parameters |= _PARAMETERS.get(name, {})
         return LiveModel(contract, 8, _SIZES.get(name, {}), parameters)

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -207,7 +208,7 @@ def test_a_server_that_starts_can_be_interrupted(number, code, monkeypatch):
         yield "nowhere"
 
     monkeypatch.setattr("orchestrator.cli.local.local_server", starting)
-    assert main(["up"]) == code
+    assert main(["up", "--port", "0"]) == code
 
 
 def test_a_server_listens_where_the_settings_say(monkeypatch):
@@ -215,8 +216,20 @@ def test_a_server_listens_where_the_settings_say(monkeypatch):
     monkeypatch.setattr("orchestrator.cli.local.local_server", start)
     for name in ("SERVER__HOST", "SECURITY__ALLOW_PLAINTEXT", "SECURITY__ALLOW_ANONYMOUS"):
         monkeypatch.setenv(f"TOUCHLINE_{name}", "0.0.0.0" if "HOST" in name else "1")
-    assert main(["up", "--port", "7"]) == 1
-    assert start.call_args.kwargs == {"host": "0.0.0.0", "port": 7}
+    with socket.create_server(("0.0.0.0", 0)) as free:
+        port = free.getsockname()[1]
+    assert main(["up", "--port", str(port)]) == 1
+    assert start.call_args.kwargs == {"host": "0.0.0.0", "port": port}
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_port_that_is_taken_is_told_before_models_are_loaded(is_shared, monkeypatch, capsys):
+    monkeypatch.setattr("orchestrator.cli.local.local_server", Mock(side_effect=AssertionError))
+    with socket.create_server(("127.0.0.1", 0), reuse_port=is_shared) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["up", "--port", port]) == 1
+    expected = f"touchline: server.port: cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert capsys.readouterr().err.splitlines() == [expected]
 
 
 def test_a_command_may_run_in_any_thread(monkeypatch):

@@ -1,6 +1,7 @@
 """`touchline export`: checked files with a record of what they are, or a refusal and no file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from orchestrator.contracts import RESNET_JERSEY
 from training.__main__ import main
 from training.detector.checkpoints import SIZES
+from training.errors import InputError
 from training.export.families import JERSEY
 from training.export.files import AgreementError, Source, export_files, sha256
 from training.export.graph import check_graph, onnx_runner
@@ -59,15 +61,15 @@ def test_the_jersey_net_is_written_in_every_precision_with_a_record(jersey, tmp_
     names = [f"resnet_jersey.{precision}.onnx" for precision in Precision]
     assert sorted(path.name for path in out.iterdir()) == sorted([*names, "export.json"])
     record = json.loads((out / "export.json").read_text())
-    assert record["checkpoint"] == {"name": "jersey.pt", "sha256": sha256(jersey)}
-    assert record["opset"] == 17
-    assert record["compared_inputs"] == 12
-    assert set(record["packages"]) >= {"torch", "onnx", "onnxruntime"}
     assert list(record["files"]) == names
     for name, facts in record["files"].items():
         assert facts["sha256"] == sha256(out / name)
         assert facts["bytes"] == (out / name).stat().st_size
         assert facts["against_torch"]["units.logit_error"] < 0.4
+        assert facts["checkpoint"] == {"name": "jersey.pt", "sha256": sha256(jersey)}
+        assert facts["opset"] == 17
+        assert facts["compared_inputs"] == 12
+        assert set(facts["packages"]) >= {"torch", "onnx", "onnxruntime"}
     assert record["files"][names[0]]["against_torch"]["units.logit_error"] < 1e-4
     assert "resnet_jersey.int8.onnx  5.0 MB" in capsys.readouterr().out
 
@@ -109,6 +111,34 @@ def test_a_form_that_answers_otherwise_is_refused_with_its_figures_and_no_file(j
     ):
         export_files(source, JERSEY, [Precision.FP32], rows, out)
     assert not out.exists()
+
+
+def exported(source, precision, folder, rows):
+    export_files(source, JERSEY, [precision], rows, folder)
+    return json.loads((folder / "export.json").read_text())["files"]
+
+
+def test_a_second_export_into_a_folder_keeps_what_is_said_of_the_first(jersey, tmp_path):
+    net = JerseyNet("resnet10").eval()
+    source = Source(jersey, to_onnx(net), torch_runner(net), {"provenance": "first"})
+    rows = np.random.default_rng(0).integers(0, 256, (2, 128, 64, 3), np.uint8)
+    first = exported(source, Precision.FP32, tmp_path, rows)
+    again = replace(source, properties={"provenance": "second"})
+    both = exported(again, Precision.FP16_STORED, tmp_path, rows)
+    assert first.items() <= both.items()
+    said = {name: facts["properties"]["provenance"] for name, facts in both.items()}
+    assert list(said.values()) == ["first", "second"]
+    (tmp_path / "resnet_jersey.fp32.onnx").unlink()
+    assert list(exported(again, Precision.FP16_STORED, tmp_path, rows)) == list(said)[1:]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"files": 3}'])
+def test_a_record_of_something_else_is_not_written_over(jersey, tmp_path, content):
+    source = Source(jersey, to_onnx(net := JerseyNet("resnet10")), torch_runner(net), {})
+    (tmp_path / "export.json").write_text(content)
+    with pytest.raises(InputError, match=r"export\.json: expected the record of an export"):
+        exported(source, Precision.FP32, tmp_path, np.zeros((1, 128, 64, 3), np.uint8))
+    assert [path.name for path in tmp_path.iterdir()] == ["export.json"]
 
 
 def test_a_missing_checkpoint_is_named(tmp_path, capsys):

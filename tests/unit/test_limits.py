@@ -1,12 +1,18 @@
 """What one caller may cost before it is even heard: headers, silence, malformed messages."""
 
+import asyncio
+from contextlib import AsyncExitStack
+
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from soccer.v1 import player_recognition_pb2 as pb
+from soccer.v1 import player_recognition_pb2_grpc as pb_grpc
 
 from orchestrator.server import SERVICE
+from tests.patience import until
 from tests.unit.scripted_server import scripted_server
+from tests.unit.test_session import GOOD
 
 CONFIG = pb.RecognizeStreamRequest(config=pb.StreamConfig(encoding=pb.FRAME_ENCODING_JPEG))
 
@@ -31,13 +37,74 @@ async def test_headers_beyond_their_limit_end_the_call_and_no_other():
 
 
 async def test_a_caller_that_never_sends_its_config_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr("orchestrator.stream_call._CONFIG_S", 0.05)
+    monkeypatch.setattr("orchestrator.security.hearing._MESSAGE_S", 0.05)
     async with (
         scripted_server() as running,
         grpc.aio.insecure_channel(running.target) as channel,
     ):
         call = channel.stream_stream(f"/{SERVICE}/RecognizeStream")()
-        assert await refusal(call) == ("INVALID_ARGUMENT", "config: expected within 0.05 s")
+        expected = "request: expected the first message within 0.05 s"
+        assert await refusal(call) == ("INVALID_ARGUMENT", expected)
+
+
+def stub_of(channel):
+    return pb_grpc.PlayerRecognitionServiceStub(channel)
+
+
+def still():
+    return pb.RecognizeFrameRequest(encoding=pb.FRAME_ENCODING_JPEG, data=GOOD)
+
+
+async def test_calls_are_heard_a_few_at_a_time_over_all_connections(monkeypatch):
+    """Nothing of the others is read: messages of 100 MiB on 12 connections took 3 GB."""
+    monkeypatch.setattr("orchestrator.security.hearing._AT_ONCE", 2)
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(scripted_server())
+        channels = [
+            await stack.enter_async_context(
+                grpc.aio.insecure_channel(
+                    running.target, options=[("grpc.use_local_subchannel_pool", 1)]
+                )
+            )
+            for _ in range(4)
+        ]
+        silent = [stub_of(channel).RecognizeStream() for channel in channels[:2]]
+        for call in silent:
+            await call.wait_for_connection()
+        tenant = running.servicer._guard._authenticator.authenticate(()).tenant
+        await until(tenant.hearing._turns.locked)
+        waiting = [
+            asyncio.ensure_future(stub_of(channels[2]).RecognizeFrame(still())),
+            asyncio.ensure_future(
+                anext(aiter(stub_of(channels[3]).RecognizeStream(iter([CONFIG]))))
+            ),
+        ]
+        await until(lambda: tenant.hearing._waiting == 2)
+        await health_pb2_grpc.HealthStub(channels[3]).Check(health_pb2.HealthCheckRequest())
+        silent[0].cancel()
+        answer, started = await asyncio.gather(*waiting)
+        assert answer.HasField("recognition")
+        assert started.HasField("started")
+
+
+async def test_no_more_calls_wait_to_be_heard_than_there_is_room_for(monkeypatch):
+    monkeypatch.setattr("orchestrator.security.hearing._MOST_WAITING", 0)
+    async with (
+        scripted_server() as running,
+        grpc.aio.insecure_channel(running.target) as channel,
+    ):
+        with pytest.raises(grpc.aio.AioRpcError, match="calls wait to send") as caught:
+            await stub_of(channel).RecognizeFrame(still())
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_call_without_any_message_is_no_single_image():
+    async with (
+        scripted_server() as running,
+        grpc.aio.insecure_channel(running.target) as channel,
+    ):
+        empty = channel.stream_stream(f"/{SERVICE}/RecognizeFrame")(iter(()))
+        assert await refusal(empty) == ("INVALID_ARGUMENT", "request: expected one message")
 
 
 @pytest.mark.parametrize("parts", [[b"\xff"], [CONFIG.SerializeToString(), b"\xff"]])

@@ -122,6 +122,7 @@ def test_a_folder_with_a_run_of_another_config_is_refused_naming_the_key(path, t
     config = load(Config, path)
     run = open_run(config, tmp_path)
     assert open_run(config, tmp_path) == run
+    (run / "train.jsonl").write_text("{}\n")
     other = load(Config, path, ["stages.0.learning_rate=0.2"])
     with pytest.raises(InputError, match=r"stages\.0\.learning_rate differs.*--restart"):
         open_run(other, tmp_path)
@@ -137,9 +138,22 @@ def test_a_run_killed_while_its_config_was_written_begins_anew(path, tmp_path, m
         patch.setattr(Path, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             open_run(load(Config, path), tmp_path)
-    open_run(load(Config, path, ["seed=4"]), tmp_path)
+    run = open_run(load(Config, path, ["seed=4"]), tmp_path)
+    (run / "train.jsonl").write_text("{}\n")
     with pytest.raises(InputError, match="seed differs"):
         open_run(load(Config, path), tmp_path)
+
+
+def test_a_run_that_has_left_nothing_takes_a_corrected_config(path, tmp_path):
+    """As one whose network cannot be built from its config, which is found out after it is kept."""
+    run = open_run(load(Config, path, ["seed=4"]), tmp_path)
+    (run / "stage").mkdir()
+    corrected = load(Config, path)
+    open_run(corrected, tmp_path)
+    (run / "stage" / "checkpoint.pt").touch()
+    open_run(corrected, tmp_path)
+    with pytest.raises(InputError, match="seed differs"):
+        open_run(load(Config, path, ["seed=4"]), tmp_path)
 
 
 def test_a_second_training_in_one_folder_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Streams that are resumed: what goes on, by whom, and what is refused."""
 
 import contextlib
+import socket
 
 import grpc
 import numpy as np
@@ -205,6 +206,20 @@ async def test_the_client_waits_for_room_where_it_had_a_place_before(caplog):
             stream = pb.StreamConfig(encoding=pb.FRAME_ENCODING_JPEG)
             responses = [r async for r in client.recognize_stream(stream, source())]
     assert responses[-1].summary.recognized_frame_count == 6
+    said = [record.getMessage() for record in caplog.records if "again in" in record.getMessage()]
+    assert said[0].startswith("stream broke off (")
+    assert all(each.startswith("stream did not start (all 1 places") for each in said[1:])
+
+
+async def test_a_server_that_is_not_there_is_no_lost_connection(caplog):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        target = f"127.0.0.1:{free.getsockname()[1]}"
+    async with RecognitionClient(target, max_reconnects=1) as client:
+        stream = client.recognize_stream(config().config, aiter_of())
+        with pytest.raises(grpc.aio.AioRpcError, match="failed to connect"):
+            await anext(stream)
+    (said,) = [each.getMessage() for each in caplog.records if each.name == "orchestrator.client"]
+    assert said.startswith("stream did not start (failed to connect")
 
 
 async def test_an_error_of_the_source_of_frames_reaches_the_caller():

@@ -60,7 +60,8 @@ def test_nothing_is_said_before_there_are_enough_people():
 def test_kit_descriptions_decide_which_side_is_which():
     rng = np.random.default_rng(1)
     a, b = squad(0, 6, rng), squad(1, 6, rng)
-    clusters = TeamClusters(margin=0.1, kits=np.stack([b[0], a[0]]))
+    clusters = TeamClusters(margin=0.1, awaits_kits=True)
+    clusters.learn_kits(np.stack([b[0], a[0]]))
     clusters.fit(np.concatenate([a, b]))
     assert teams_of(clusters, a) == [Team.B] * 6
 

@@ -79,7 +79,7 @@ async def test_a_new_server_is_asked_with_the_files_as_they_are_by_then(secured,
     old = Authority.new("another")
     cert, key = old.issue(tmp_path / "old")
     tls = TritonTlsSettings(ca=old.save(tmp_path / "old.crt"), cert=cert, key=key)
-    connections = Connections(tls)
+    connections = Connections(tls, longest_call_s=10)
     for setting, path in renewed.items():
         getattr(tls, setting).write_bytes(path.read_bytes())
     connection = connections.acquire(secured.address)

@@ -4,8 +4,8 @@
   touchline export jersey CHECKPOINT --output DIR --pictures CLIP     the multi-head ResNet
   touchline export check FILE...                                      would TensorRT take them?
 
-An export writes MODEL.PRECISION.onnx for every precision asked for, and export.json with their
-checksums and their distance from torch:
+An export writes MODEL.PRECISION.onnx for every precision asked for, and notes in export.json their
+checksums, their origin and their distance from torch, beside those of other files of the folder:
 
   fp32          as trained; what `touchline engine build` starts from
   fp16          computed in fp16, for TensorRT 10 (strongly typed) and 11

@@ -20,6 +20,7 @@ from training.export.graph import OPSET, check_graph, onnx_runner
 from training.export.precision import Precision, converted
 from training.whole_file import write_whole
 
+_RECORD = "export.json"
 _PACKAGES = ("touchline", "torch", "torchvision", "rfdetr", "onnx", "onnxruntime", "numpy")
 
 
@@ -53,7 +54,8 @@ def export_files(
 ) -> dict[Path, Figures]:
     """Write `<model>.<precision>.onnx` for each precision, and `export.json` beside them.
 
-    All graphs are checked before the first is written.
+    All graphs are checked before the first is written. What `export.json` says of other files that
+    were exported into the folder stays.
 
     Args:
         source: The network.
@@ -66,9 +68,11 @@ def export_files(
         The files, with the figures of each against torch.
 
     Raises:
-        InputError: A graph is invalid or breaks its contract.
+        InputError: A graph is invalid or breaks its contract, or there is an `export.json` of
+            something else; nothing is written.
         AgreementError: A graph's answers differ too much; nothing is written.
     """
+    earlier = _earlier(folder)
     expected = source.torch(rows)
     graphs, figures = {}, {}
     for precision in precisions:
@@ -78,8 +82,8 @@ def export_files(
     folder.mkdir(parents=True, exist_ok=True)
     for path, graph in graphs.items():
         write_whole(path, graph.SerializeToString())
-    record = _record(source, figures, len(rows))
-    write_whole(folder / "export.json", (json.dumps(record, indent=1) + "\n").encode())
+    record = {"files": {**earlier, **_facts(source, figures, len(rows))}}
+    write_whole(folder / _RECORD, (json.dumps(record, indent=1) + "\n").encode())
     return figures
 
 
@@ -125,20 +129,34 @@ def _proven(
     return figures
 
 
-def _record(source: Source, figures: Mapping[Path, Figures], rows: int) -> dict[str, Any]:
-    return {
+def _earlier(folder: Path) -> dict[str, Any]:
+    """Return what is recorded of files that lie in a folder, by name."""
+    path = folder / _RECORD
+    if not path.exists():
+        return {}
+    try:
+        files = json.loads(path.read_bytes())["files"]
+        return {name: facts for name, facts in files.items() if (folder / name).exists()}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: expected the record of an export") from error
+
+
+def _facts(source: Source, figures: Mapping[Path, Figures], rows: int) -> dict[str, Any]:
+    """Return what there is to say of each file, by name."""
+    common = {
         "checkpoint": {"name": source.checkpoint.name, "sha256": sha256(source.checkpoint)},
         "opset": OPSET,
         "properties": dict(source.properties),
         "compared_inputs": rows,
-        "files": {
-            path.name: {
-                "sha256": sha256(path),
-                "bytes": path.stat().st_size,
-                "precision": path.suffixes[-2][1:],
-                "against_torch": {name: round(value, 7) for name, value in values.items()},
-            }
-            for path, values in figures.items()
-        },
         "packages": {name: version(name) for name in _PACKAGES},
+    }
+    return {
+        path.name: {
+            "sha256": sha256(path),
+            "bytes": path.stat().st_size,
+            "precision": path.suffixes[-2][1:],
+            "against_torch": {name: round(value, 7) for name, value in values.items()},
+            **common,
+        }
+        for path, values in figures.items()
     }

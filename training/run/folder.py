@@ -39,13 +39,15 @@ def sole_use(work: Path) -> Iterator[None]:
 def open_run(config: BaseModel, work: Path) -> Path:
     """Return the folder of this config's run, new or to be gone on with.
 
+    A run that has left nothing yet, as one whose network could not be built, may be corrected.
+
     Raises:
         InputError: The folder holds a run of another config; names the first key that differs.
     """
     run = work / RUN
     run.mkdir(parents=True, exist_ok=True)
     record, wanted = run / _CONFIG, config.model_dump(mode="json")
-    if record.exists():
+    if record.exists() and _has_begun(run):
         key = _difference(json.loads(record.read_text()), wanted)
         if key is not None:
             raise InputError(
@@ -55,6 +57,10 @@ def open_run(config: BaseModel, work: Path) -> Path:
     else:
         write_whole(record, json.dumps(wanted, indent=1).encode())
     return run
+
+
+def _has_begun(run: Path) -> bool:
+    return any(path.is_file() and path.name != _CONFIG for path in run.rglob("*"))
 
 
 def _difference(old: Any, new: Any, key: str = "") -> str | None:

@@ -586,7 +586,8 @@ class TeamSheet(_message.Message):
     """The side's name; at most 128 characters."""
     kit_description: _builtins.str
     """English words for the outfield kit, such as "red shirt, white shorts"; at most 256 characters.
-    Decides which side is TEAM_A; without it the sides are named in order of appearance.
+    Decides which side is TEAM_A; without it the sides are named in order of appearance. While the
+    text model is missing no side is named, and results say so.
     """
     @_builtins.property
     def roster(self) -> _containers.RepeatedCompositeFieldContainer[Global___RosterEntry]:
@@ -722,7 +723,7 @@ class StreamStarted(_message.Message):
     """Whether the stream goes on where that of the config's token broke off."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelInfo]:
-        """The models that will answer."""
+        """The models that are there. Others may come later; until then results are degraded."""
 
     def __init__(
         self,
