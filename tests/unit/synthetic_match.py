@@ -53,7 +53,7 @@ def write_truth(folder, name="synthetic"):
     }
     masks = {
         "size": [HEIGHT, WIDTH],
-        "frames": [{str(n): rle(place(n, i)) for n in ASKED} for i in range(FRAMES)],
+        "frames": [{str(n): rle(place(n, i)) for n in _PLACES} for i in range(FRAMES)],
     }
     for kind, content in (("gt", truth), ("masks", masks)):
         path = folder / f"{name}.{kind}.json.gz"

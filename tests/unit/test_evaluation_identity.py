@@ -47,6 +47,18 @@ def test_a_person_known_again_late_switches_at_once_but_not_in_the_end(tmp_path)
     assert (got["revised.hota"], got["revised.idf1"]) == (1, 1)
 
 
+@pytest.mark.parametrize(("frames", "takeovers"), [(5, 0), (6, 4)])
+def test_a_track_is_taken_over_when_it_stays_with_another(tmp_path, frames, takeovers):
+    def swap(recognition):
+        if 6 <= int(recognition["frame_index"]) < 6 + frames:
+            first, second = player_of(recognition, 2), player_of(recognition, 3)
+            first["track_id"], second["track_id"] = "3", "2"
+
+    got = figures(tmp_path, match.damaged(swap))
+    assert got["tracking.id_switches"] == 4
+    assert got["tracking.takeovers"] == takeovers  # there and back, of both
+
+
 @pytest.mark.parametrize(
     ("cause", "change"),
     [

@@ -1,9 +1,9 @@
 """Every identity switch with its frame and its likely cause."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ CAUSES = {
 }
 """Causes by name; where several hold, the first is named."""
 
+MOMENT_FRAMES = 5
+"""For so many matched frames a track may show another person, and it is a slip."""
 _CROSSING_IOU = 0.05
 
 
@@ -60,10 +62,26 @@ def find(matched: MatchedRun) -> Iterator[Switch]:
         person_of |= {player.track_id: seen.object_id for seen, player in frame.matches}
 
 
+def takeovers(matched: MatchedRun) -> int:
+    """Count how often a track went over from one person to another, for long on both sides."""
+    followed = defaultdict[int, list[int]](list)
+    for frame in matched.frames:
+        for seen, player in frame.matches:
+            followed[player.track_id].append(seen.object_id)
+    return sum(_changes(people) for people in followed.values())
+
+
 def causes(switches: Iterable[Switch]) -> dict[str, int]:
     """Count the switches by cause."""
     counts = Counter(switch.cause for switch in switches)
     return {cause: counts[cause] for cause in CAUSES}
+
+
+def _changes(people: Iterable[int]) -> int:
+    """Count the changes of person, moments left out."""
+    runs = ((person, sum(1 for _ in run)) for person, run in groupby(people))
+    steady = [person for person, length in runs if length > MOMENT_FRAMES]
+    return sum(one != other for one, other in pairwise(steady))
 
 
 def _cause(

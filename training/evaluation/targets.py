@@ -61,6 +61,14 @@ TARGETS = (
         is_most=True,
     ),
     Target(
+        "tracking.takeovers",
+        "Tracks taken over",
+        0.0,
+        "How often a track that was one person's for more than 5 matched frames is another's for "
+        "more than 5.",
+        is_most=True,
+    ),
+    Target(
         "ball.recall.8",
         "Ball within 8 px",
         0.60,

@@ -28,6 +28,7 @@ class Tracking:
 
     Attributes:
         seconds: Length of the clip; nan if its labels tell no frame rate.
+        takeovers: See `switches.takeovers`.
     """
 
     hota: dict[str, Any]
@@ -35,6 +36,7 @@ class Tracking:
     identity: dict[str, Any]
     seconds: float
     switches: tuple[Switch, ...]
+    takeovers: int
 
 
 def sequence(
@@ -70,6 +72,7 @@ def measure(matched: MatchedRun) -> Tracking:
         Identity(_QUIET).eval_sequence(data),
         len(matched.frames) / (matched.clip.frame_rate or math.nan),
         tuple(switches.find(matched)),
+        switches.takeovers(matched),
     )
 
 
@@ -79,7 +82,7 @@ def figures(parts: Sequence[Tracking]) -> dict[str, Any]:
     Returns:
         `hota`, `deta`, `assa`, `loca` (means over the thresholds), `hota50` (at 0.5), `idf1`,
         `mota`, all at most 1; `id_switches` and `id_switches_per_10s`, None where a
-        frame rate is unknown; `switch_causes`;
+        frame rate is unknown; `switch_causes`; `takeovers`, see `switches.takeovers`;
         `deta_loss`, which splits `1 - deta` (see `_deta_loss`); and the `switches` themselves.
     """
     hota = HOTA().combine_sequences({i: part.hota for i, part in enumerate(parts)})
@@ -94,6 +97,7 @@ def figures(parts: Sequence[Tracking]) -> dict[str, Any]:
         "id_switches": int(clear["IDSW"]),
         "id_switches_per_10s": 10 * clear["IDSW"] / seconds if seconds > 0 else None,
         "switch_causes": switches.causes(s for part in parts for s in part.switches),
+        "takeovers": sum(part.takeovers for part in parts),
         "deta_loss": _deta_loss(hota),
         "switches": [s.as_dict() for part in parts for s in part.switches],
     }
