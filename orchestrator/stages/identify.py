@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.contracts import SIGLIP_EMBEDDER, SIGLIP_TEXT
-from orchestrator.imaging import crops
+from orchestrator.imaging import crops, stacked
 from orchestrator.settings import IdentifySettings
 from orchestrator.stages.cadence import Cadence
 from orchestrator.triton.client import TritonClient
@@ -45,7 +45,7 @@ class Identifier:
         due = self._cadence.due(tracks.seen, frame_count, stretch)
         if not due:
             return {}
-        boxes = np.stack([track.xyxy for track in due])
+        boxes = stacked([track.xyxy for track in due])
         pixels = await asyncio.to_thread(
             crops, frame.pixels, boxes, height=self._size, width=self._size
         )
