@@ -103,7 +103,7 @@ def union(a: Boxes, b: Boxes) -> Boxes:
 
 def stacked(boxes: Sequence[Boxes]) -> Boxes:
     """Return boxes `(4,)` as one array `(n, 4)`."""
-    return np.stack(boxes) if len(boxes) else np.zeros((0, 4), np.float32)
+    return np.array(boxes, np.float32).reshape(-1, 4)  # `np.stack` takes four times as long
 
 
 def iou(a: Boxes, b: Boxes) -> NDArray[np.float32]:
@@ -181,7 +181,8 @@ def _is_best(merged: Detections, tile: NDArray[np.int64]) -> NDArray[np.bool_]:
     rivals = (iou(merged.xyxy, merged.xyxy) > most) & (label[:, np.newaxis] == label)
     np.fill_diagonal(rivals, False)
     keep = np.ones(len(merged), bool)
-    for row in np.argsort(-merged.confidence, kind="stable"):
+    order = np.argsort(-merged.confidence, kind="stable")
+    for row in order[rivals.any(axis=1)[order]].tolist():
         if keep[row]:
             keep &= ~rivals[row]
     return keep

@@ -3,8 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 
 from orchestrator.metrics import DEADLINE_MISSES
@@ -61,18 +60,13 @@ class LoadControl:
         self._probed_at = now
         return True
 
-    @asynccontextmanager
-    async def lossless_turn(self) -> AsyncIterator[None]:
+    def lossless_turn(self) -> AbstractAsyncContextManager[None]:
         """Hold this while a frame of a lossless stream is detected: they yield to live ones.
 
         While live streams have nothing to spare, one such frame of the whole process goes at a
         time, the longest waiting first.
         """
-        if not self.ladder.is_tight:
-            yield
-            return
-        async with self._single:
-            yield
+        return self._single if self.ladder.is_tight else nullcontext()
 
 
 class StreamLoad:
@@ -106,14 +100,9 @@ class StreamLoad:
             return frame
         return replace(frame, deadline=self._control.profile.stage_deadline(stage, frame.deadline))
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    def turn(self) -> AbstractAsyncContextManager[None]:
         """Hold this while a frame is detected."""
-        if self._is_live:
-            yield
-            return
-        async with self._control.lossless_turn():
-            yield
+        return nullcontext() if self._is_live else self._control.lossless_turn()
 
     def excess(self) -> str | None:
         """Say why the next frame, whatever its age, is dropped; None if it is not.

@@ -6,7 +6,7 @@ people first. The choice depends on the stream's own frames only, never on the c
 
 import numpy as np
 
-from orchestrator.imaging import iou
+from orchestrator.imaging import iou, stacked
 from orchestrator.types.tracks import Track
 
 _HIDDEN_IOU = 0.3
@@ -44,7 +44,7 @@ class Cadence:
 
 def _unobstructed(seen: tuple[Track, ...]) -> list[Track]:
     """Return new tracks, and those that no other track overlaps much."""
-    boxes = np.stack([track.xyxy for track in seen])
+    boxes = stacked([track.xyxy for track in seen])
     overlap = iou(boxes, boxes)
     np.fill_diagonal(overlap, 0.0)
     return [

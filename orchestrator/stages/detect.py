@@ -131,7 +131,7 @@ class Detector:
         return Detections(
             to_source(boxes[kept], region),
             best[kept].astype(np.float32),
-            tuple(self._labels[label[row]] for row in kept),
+            tuple(self._labels[number] for number in label[kept].tolist()),
         )
 
     def _sound(self, found: Detections, frame: Frame) -> Detections:

@@ -19,10 +19,10 @@ def duplicates(tracks: Sequence[Tracklet], least_iou: float, most_frames: int) -
     boxes = stacked([track.xyxy for track in tracks])
     # Ties in seniority go to the earlier object, so that exactly one of a pair is junior.
     rank = [(-track.hits, track.object_id) for track in tracks]
-    is_covering = iou(boxes, boxes) > least_iou
+    is_covering = (iou(boxes, boxes) > least_iou).tolist()
     for row, track in enumerate(tracks):
         is_covered = any(
-            is_covering[row, column] and rank[column] < rank[row] for column in range(len(rank))
+            is_covering[row][column] and rank[column] < rank[row] for column in range(len(rank))
         )
         is_hidden = track.misses > 0 and track.seniority == 1
         track.covered = track.covered + (not is_hidden) if is_covered else 0

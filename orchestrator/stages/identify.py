@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from orchestrator.contracts import SIGLIP_EMBEDDER, SIGLIP_TEXT
 from orchestrator.errors import TensorContractError
-from orchestrator.imaging import crops
+from orchestrator.imaging import crops, stacked
 from orchestrator.settings import IdentifySettings
 from orchestrator.stages.cadence import Cadence
 from orchestrator.triton.client import TritonClient
@@ -48,7 +48,7 @@ class Identifier:
         due = self._cadence.due(tracks.seen, frame_count, stretch)
         if not due:
             return {}
-        boxes = np.stack([track.xyxy for track in due])
+        boxes = stacked([track.xyxy for track in due])
         size = self._triton.model(SIGLIP_EMBEDDER).sizes["S"]
         pixels = await asyncio.to_thread(crops, frame.pixels, boxes, height=size, width=size)
         reply = await self._triton.infer(

@@ -49,8 +49,5 @@ def _assign(affinity: NDArray[np.float32], least: float) -> list[tuple[int, int]
     """Return the best one-to-one (row, column) pairs whose affinity is at least `least`."""
     # What makes no pair must not outweigh what does.
     rows, columns = linear_sum_assignment(np.where(affinity < least, 0, affinity), maximize=True)
-    return [
-        (int(row), int(column))
-        for row, column in zip(rows, columns, strict=True)
-        if affinity[row, column] >= least
-    ]
+    is_pair = affinity[rows, columns] >= least
+    return list(zip(rows[is_pair].tolist(), columns[is_pair].tolist(), strict=True))

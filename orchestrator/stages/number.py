@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from orchestrator.contracts import RESNET_JERSEY
-from orchestrator.imaging import crops
+from orchestrator.imaging import crops, stacked
 from orchestrator.settings import NumberSettings
 from orchestrator.stages.cadence import Cadence
 from orchestrator.triton.client import TritonClient
@@ -45,7 +45,7 @@ class NumberReader:
         due = self._cadence.due(tracks.seen, frame_count, stretch)
         if not due:
             return {}
-        boxes = np.stack([track.xyxy for track in due])
+        boxes = stacked([track.xyxy for track in due])
         pixels = await asyncio.to_thread(crops, frame.pixels, boxes, height=_HEIGHT, width=_WIDTH)
         reply = await self._triton.infer(RESNET_JERSEY, {"crops": pixels}, deadline=frame.deadline)
         return {

@@ -70,10 +70,8 @@ class Members:
     @property
     def usable(self) -> list[Replica]:
         """Those that take requests: the ready ones, or else those that drain."""
-        by_state: dict[ReplicaState, list[Replica]] = {}
-        for replica in self._replicas.values():
-            by_state.setdefault(replica.state, []).append(replica)
-        return by_state.get(ReplicaState.READY) or by_state.get(ReplicaState.DRAINING, [])
+        usable = [replica for replica in self._replicas.values() if replica.is_usable]
+        return [replica for replica in usable if not replica.is_terminating] or usable
 
     @property
     def patience_s(self) -> float:

@@ -94,7 +94,8 @@ class StatelessPool:
         if not roomy:
             return None
         roomy = [replica for replica in roomy if not replica.is_suspect] or roomy
-        chosen = min(random.sample(roomy, min(2, len(roomy))), key=lambda replica: replica.load)
+        drawn = random.sample(roomy, 2) if len(roomy) > 1 else roomy
+        chosen = min(drawn, key=lambda replica: replica.load)
         chosen.reserve(rows)
         return chosen
 

@@ -83,14 +83,14 @@ class Replica:
         """What it is good for."""
         if self.is_repairing:
             return ReplicaState.REPAIRING
-        if self.health.is_out or self.is_gone:
+        if not self.is_usable:
             return ReplicaState.EJECTED
         return ReplicaState.DRAINING if self.is_terminating else ReplicaState.READY
 
     @property
     def is_usable(self) -> bool:
         """Whether it takes requests, be it as the last resort."""
-        return self.state in {ReplicaState.READY, ReplicaState.DRAINING}
+        return not (self.is_repairing or self.is_gone or self.health.is_out)
 
     @property
     def is_suspect(self) -> bool:

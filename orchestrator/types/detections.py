@@ -1,6 +1,7 @@
 """What the detector finds in a frame."""
 
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class Detections:
 
     def where(self, keep: NDArray[np.bool_]) -> "Detections":
         """Return the rows for which `keep`, bool `(n,)`, is true."""
-        labels = tuple(name for name, kept in zip(self.label, keep, strict=True) if kept)
+        labels = tuple(compress(self.label, keep.tolist()))
         return Detections(self.xyxy[keep], self.confidence[keep], labels)
 
     def labelled(self, label: str) -> "Detections":
