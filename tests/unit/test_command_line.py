@@ -199,12 +199,22 @@ def test_files_of_a_server_are_checked_before_its_models_are_loaded(tmp_path, mo
     assert f"security.certificate_file: cannot read {missing}" in capsys.readouterr().err
 
 
+@pytest.fixture
+def _ctrl_c_is_heard():
+    """As in a terminal: what a script starts in the background inherits that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_is_heard")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_server_that_starts_can_be_interrupted(number, code, monkeypatch):
     @asynccontextmanager
     async def starting(*_: object, **__: object) -> AsyncIterator[str]:
         signal.raise_signal(number)
         await asyncio.sleep(5)
+        raise ClusterError("not interrupted")
         yield "nowhere"
 
     monkeypatch.setattr("orchestrator.cli.local.local_server", starting)
