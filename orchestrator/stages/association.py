@@ -10,7 +10,7 @@ from orchestrator.imaging import inside_share, iou, stacked, union
 from orchestrator.stages.appearance import Shirts, likeness, shirts
 from orchestrator.stages.matching import match, near
 from orchestrator.stages.segmenting import Segment
-from orchestrator.stages.tracklet import SUPPORT_SCORE, Tracklet
+from orchestrator.stages.tracklet import Tracklet
 from orchestrator.types.detections import Detections
 from orchestrator.types.pictures import Boxes, Pixels
 
@@ -117,7 +117,7 @@ def associate(
     likely = np.maximum(overlap, _NEAR_WEIGHT * nearness)
     masked = _masked(people, segments)
     # Masks overrule motion as far as they are believed; who is half hidden has a wandering one.
-    believed = [t.support if t.support >= SUPPORT_SCORE else 0.0 for t in tracks]
+    believed = [track.support if track.is_vouched else 0.0 for track in tracks]
     likely += np.array(believed, np.float32) * (masked - likely)
     pairs = match(_ranked(likely * fitting, tracks, least), nearness * fitting, least)
     row_of = {column: row for row, column in pairs}
@@ -170,7 +170,7 @@ def _without_own(
     owner = {row: column for column, row in row_of.items()}
     for column, track in enumerate(tracks):
         segment = segments[column]
-        is_masked = segment is not None and track.support >= SUPPORT_SCORE
+        is_masked = segment is not None and track.is_vouched
         if column in row_of or not owner or not track.hits:
             continue
         claimed = segment.xyxy if segment is not None and is_masked else track.xyxy

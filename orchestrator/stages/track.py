@@ -19,7 +19,7 @@ from orchestrator.stages.camera import CameraMotion
 from orchestrator.stages.cuts import is_cut
 from orchestrator.stages.duplicates import duplicates
 from orchestrator.stages.segmenting import Segment, Segmenter
-from orchestrator.stages.tracklet import SUPPORT_SCORE, Tracklet
+from orchestrator.stages.tracklet import Tracklet
 from orchestrator.triton.client import TritonClient
 from orchestrator.types.detections import Detections
 from orchestrator.types.frames import Frame
@@ -279,7 +279,7 @@ class Tracker:
     def _is_supported(self, tracklet: Tracklet) -> bool:
         if not tracklet.misses or tracklet.is_shared:
             return True
-        return tracklet.away <= self._mask_only_frames and tracklet.support >= SUPPORT_SCORE
+        return tracklet.away <= self._mask_only_frames and tracklet.is_vouched
 
     def _state(self, tracklet: Tracklet) -> TrackState:
         if not self._is_confirmed(tracklet):
@@ -292,7 +292,7 @@ class Tracker:
 
 def _own_part(tracklet: Tracklet, segment: Segment | None) -> Boxes:
     """Where somebody is in a detection that shows two people."""
-    if segment is not None and tracklet.support >= SUPPORT_SCORE:
+    if segment is not None and tracklet.is_vouched:
         return segment.xyxy.copy()
     return tracklet.xyxy
 

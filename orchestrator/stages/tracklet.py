@@ -16,7 +16,7 @@ is a box that two people share, or that lacks a part."""
 _COASTING_DECAY = 0.9
 _SHIRT_BLEND = 0.1
 _SENIOR_HITS = 25
-SUPPORT_SCORE = 0.5
+_SUPPORT_SCORE = 0.5
 """Least SAM2 score for a mask alone to vouch for a person."""
 
 
@@ -61,6 +61,11 @@ class Tracklet:
         """Height of the box in pixels."""
         return float(self.xyxy[3] - self.xyxy[1])
 
+    @property
+    def is_vouched(self) -> bool:
+        """Whether the mask alone can be believed."""
+        return self.support >= _SUPPORT_SCORE
+
     def wear(self, shirt: NDArray[np.float32]) -> None:
         """Take note of the colour of the shirt."""
         before = shirt if self.shirt is None else self.shirt
@@ -89,7 +94,7 @@ class Tracklet:
         """Go on without a detection: by a mask that can be believed, else ever slower."""
         self.away += self.elapsed if self.misses else 1
         self.misses += 1
-        if segment is not None and self.support >= SUPPORT_SCORE:
+        if segment is not None and self.is_vouched:
             self._move(segment.xyxy.copy())
             self.confidence = self.support
         else:

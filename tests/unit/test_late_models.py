@@ -100,12 +100,8 @@ async def test_a_late_model_that_differs_is_loudly_refused_and_never_asked(caplo
         assert await follow(triton) == 1
 
 
-async def test_a_stream_begins_without_the_optional_models_and_is_whole_once_they_come():
-    triton = ScriptedTriton(
-        scene=lambda call: [PERSON], missing=set(OTHERS), weights={"resnet_jersey": "random"}
-    )
-    config = StreamConfig("late", Encoding.JPEG, frame_rate=10)
-    session = await StreamSession.open(config, triton, Settings())
+async def degradations(session, count, before):
+    """Play frames one by one to the end, each after `await before(index)`; what results lacked."""
     found = []
 
     async def keep(outcome):
@@ -113,14 +109,28 @@ async def test_a_stream_begins_without_the_optional_models_and_is_whole_once_the
             found.append(outcome.degradations)
 
     async def frames():
-        for index in range(20):
+        for index in range(count):
             await until(lambda: len(found) == index)  # noqa: B023
-            if index == 10:
-                triton.missing.clear()
+            await before(index)
             yield encoded(index)
 
     await session.run(frames(), keep)
     await session.close()
+    return found
+
+
+async def test_a_stream_begins_without_the_optional_models_and_is_whole_once_they_come():
+    triton = ScriptedTriton(
+        scene=lambda call: [PERSON], missing=set(OTHERS), weights={"resnet_jersey": "random"}
+    )
+    config = StreamConfig("late", Encoding.JPEG, frame_rate=10)
+    session = await StreamSession.open(config, triton, Settings())
+
+    async def come(index):
+        if index == 10:
+            triton.missing.clear()
+
+    found = await degradations(session, 20, come)
     assert found[0] == MISSING
     assert set().union(*found[:10]) == MISSING, "models that are not there have no weights"
     assert set().union(*found[10:]) == {Degradation.UNTRAINED_WEIGHTS}
@@ -133,22 +143,13 @@ async def test_kits_that_cannot_be_read_at_first_are_read_beside_the_frames():
     )
     options = Settings(identify=IdentifySettings(interval_s=0.01))
     session = await StreamSession.open(config, triton, options)
-    found = []
 
-    async def keep(outcome):
-        if isinstance(outcome, Recognition):
-            found.append(outcome.degradations)
+    async def come(index):
+        if index == 3:
+            triton.missing.clear()
+            await until(lambda: not session.state.ledger.awaits_kits)
 
-    async def frames():
-        for index in range(6):
-            await until(lambda: len(found) == index)  # noqa: B023
-            if index == 3:
-                triton.missing.clear()
-                await until(lambda: not session.state.ledger.awaits_kits)
-            yield encoded(index)
-
-    await session.run(frames(), keep)
-    await session.close()
+    found = await degradations(session, 6, come)
     assert [UNIDENTIFIED in each for each in found] == [True] * 3 + [False] * 3
     assert len(triton.seen("siglip_text")) == 1
 

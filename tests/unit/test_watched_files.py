@@ -2,7 +2,10 @@
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -25,15 +28,18 @@ def outlast_a_tick() -> None:
     time.sleep(0.05)
 
 
-def test_a_file_is_read_once_its_rights_allow_it(path, monkeypatch, caplog):
-    def denied(_: Path) -> bytes:
-        raise PermissionError(13, "Permission denied")
+@contextmanager
+def failing_reads(monkeypatch, error: OSError) -> Iterator[None]:
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Path, "read_bytes", Mock(side_effect=error))
+        yield
 
+
+def test_a_file_is_read_once_its_rights_allow_it(path, monkeypatch, caplog):
     files = watched(path)
     outlast_a_tick()
     path.write_text("new")
-    with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(Path, "read_bytes", denied)
+    with failing_reads(monkeypatch, PermissionError(13, "Permission denied")):
         assert files.current() == b"old"
     assert "a.file: cannot read" in caplog.text
     outlast_a_tick()
@@ -42,14 +48,10 @@ def test_a_file_is_read_once_its_rights_allow_it(path, monkeypatch, caplog):
 
 
 def test_a_file_is_read_once_the_process_can_again(path, monkeypatch, caplog):
-    def refused(_: Path) -> bytes:
-        raise OSError(24, "Too many open files")
-
     files = watched(path)
     outlast_a_tick()
     path.write_text("new")
-    with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(Path, "read_bytes", refused)
+    with failing_reads(monkeypatch, OSError(24, "Too many open files")):
         assert [files.current() for _ in range(3)] == [b"old"] * 3
     assert caplog.text.count("a.file: cannot read") == 1
     assert files.current() == b"new"
