@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.imaging import inside_share, iou, stacked, union
-from orchestrator.stages.appearance import Shirts, likeness, shirts
+from orchestrator.stages.appearance import SIZE, Clothes, clothes, in_plain_sight, likeness
 from orchestrator.stages.matching import match, near
 from orchestrator.stages.segmenting import Segment
 from orchestrator.stages.tracklet import Tracklet
@@ -16,8 +16,9 @@ from orchestrator.types.pictures import Boxes, Pixels
 
 _SENIORITY = 0.2
 """What a well-founded track is preferred by where two claim one detection, in units of overlap."""
-_SHIRT_WEIGHT = 0.7
-"""What overlap loses in the match where the shirts differ wholly: rivals cross in other colours."""
+_CLOTHES_WEIGHT, _PLAIN_WEIGHT = 0.7, 0.95
+"""What overlap loses in the match where the clothes differ wholly: rivals cross in other colours.
+More where nobody is in front; a detection of two people fits neither."""
 _NEAR_WEIGHT = 0.5
 """What being near counts for beside overlap: who was hidden comes out a little off its way."""
 _CROWD_IOU = 0.1
@@ -28,8 +29,8 @@ _INSIDE = 0.8
 _RIVAL_IOU = 0.25
 """Of a mask's box with somebody else's place: where it is less they hardly met."""
 _RIVAL_LIKENESS = 0.3
-"""By so much more a mask looks like somebody else's shirt that shows it. Of 75 such masks in six
-clips 64 clearly lay on the other, 3 on their own person, the rest on both."""
+"""By so much more a mask looks like somebody else's clothes that shows them."""
+_OWN_LIKENESS = 0.5
 
 Affinity = NDArray[np.float32]
 
@@ -55,97 +56,125 @@ class Association:
 
 
 def expected_rows(
-    people: Detections, worn: Shirts, tracks: Sequence[Tracklet], least: float
+    people: Detections, worn: Clothes, tracks: Sequence[Tracklet], least: float
 ) -> dict[int, int]:
-    """Pair detections with tracks by motion and shirt; returns the detection by track.
-
-    Shirts only choose between rivals: whoever looks different all at once may be half in sight.
-    """
+    """Pair detections with tracks by motion and clothes; returns the detection by track."""
     expected = stacked([track.xyxy for track in tracks])
-    fitting = iou(people.xyxy, expected) * _fitting(worn, tracks)
-    pairs = match(fitting, near(people.xyxy, expected), least)
+    overlap, nearness = iou(people.xyxy, expected), near(people.xyxy, expected)
+    firm, loose = _fitting(people, worn, tracks)
+    pairs = match(overlap * firm, np.maximum(nearness * firm, overlap * loose), least)
     return {column: row for row, column in pairs}
 
 
-def on_rivals(
-    pixels: Pixels, tracks: Sequence[Tracklet], segments: Sequence[Segment | None]
-) -> list[int]:
-    """Find masks that went over to somebody else where two people met: they show his shirt.
+def shown_alike(
+    pixels: Pixels, gain: float, tracks: Sequence[Tracklet], segments: Sequence[Segment | None]
+) -> Affinity:
+    """Return how likely each track's mask shows each track's person, by clothes.
 
     Args:
         pixels: The picture.
+        gain: Its exposure, see `appearance`.
+        tracks: Tracks.
+        segments: Mask of each track, if it has one.
+
+    Returns:
+        `(tracks, tracks)`, nan where a mask or clothes are not known.
+    """
+    columns, boxes = _boxes(segments)
+    alike = np.full((len(tracks), len(tracks)), np.nan, np.float32)
+    alike[columns] = likeness(clothes(pixels, boxes, gain), _known(tracks))
+    return alike
+
+
+def on_rivals(
+    tracks: Sequence[Tracklet], segments: Sequence[Segment | None], alike: Affinity
+) -> list[int]:
+    """Find masks that went over to somebody else where two people met: they show his clothes.
+
+    Args:
         tracks: Tracks, where they are expected.
         segments: Mask of each track, if it has one.
+        alike: As of `shown_alike`.
 
     Returns:
         The tracks with such masks.
     """
-    masked = [(k, segment.xyxy) for k, segment in enumerate(segments) if segment is not None]
-    columns, boxes = np.array([k for k, _ in masked], int), stacked([box for _, box in masked])
+    columns, boxes = _boxes(segments)
     meets = iou(boxes, stacked([track.xyxy for track in tracks])) > _RIVAL_IOU
     meets[np.arange(len(columns)), columns] = False
-    rows = np.flatnonzero(meets.any(axis=1))
-    if not len(rows):
-        return []
-    alike = likeness(shirts(pixels, boxes[rows]), _known(tracks))
-    own = alike[np.arange(len(rows)), columns[rows]]
-    rival = np.where(meets[rows], np.nan_to_num(alike), 0).max(axis=1)
-    found: list[int] = columns[rows[rival > own + _RIVAL_LIKENESS]].tolist()
+    rival = np.where(meets, np.nan_to_num(alike[columns]), 0).max(axis=1, initial=0)
+    found: list[int] = columns[rival > alike[columns, columns] + _RIVAL_LIKENESS].tolist()
     return found
 
 
 def associate(
     people: Detections,
-    worn: Shirts,
+    worn: Clothes,
     tracks: Sequence[Tracklet],
     segments: Sequence[Segment | None],
+    alike: Affinity,
     least: float,
 ) -> Association:
-    """Pair detections with tracks by motion, mask and shirt.
+    """Pair detections with tracks by motion, mask and clothes.
 
     Args:
         people: Detections.
-        worn: Shirt of each detection.
+        worn: Clothes of each detection.
         tracks: Tracks, where they are expected; `support` says how far the mask is believed.
         segments: Mask of each track, if it has one.
+        alike: As of `shown_alike`.
         least: Least affinity, in units of overlap.
     """
     expected = stacked([track.xyxy for track in tracks])
-    overlap = iou(people.xyxy, expected)
-    nearness = near(people.xyxy, expected)
-    fitting = _fitting(worn, tracks)
+    overlap, nearness = iou(people.xyxy, expected), near(people.xyxy, expected)
+    firm, loose = _fitting(people, worn, tracks)
     likely = np.maximum(overlap, _NEAR_WEIGHT * nearness)
     masked = _masked(people, segments)
     # Masks overrule motion as far as they are believed; who is half hidden has a wandering one.
-    believed = [track.support if track.is_vouched else 0.0 for track in tracks]
-    likely += np.array(believed, np.float32) * (masked - likely)
-    pairs = match(_ranked(likely * fitting, tracks, least), nearness * fitting, least)
+    believed = np.array([t.support if t.is_vouched else 0.0 for t in tracks], np.float32)
+    likely += believed * (masked - likely)
+    # Who is seen elsewhere by a mask is not whoever else is near.
+    fallback = np.maximum((1 - believed) * nearness * firm, overlap * loose)
+    pairs = match(_ranked(likely * firm, tracks, least), fallback, least)
     row_of = {column: row for row, column in pairs}
-    shared, strays = _without_own(people.xyxy, tracks, segments, row_of)
+    shared, strays = _without_own(people.xyxy, tracks, segments, alike, row_of)
     crowded = np.asarray((overlap > _CROWD_IOU).sum(axis=1) > 1)
     return Association(row_of, frozenset(shared), frozenset(strays), crowded, masked)
 
 
 def _masked(people: Detections, segments: Sequence[Segment | None]) -> Affinity:
     """Return the overlap of detections with masks, 0 where there is none."""
-    columns = [column for column, segment in enumerate(segments) if segment is not None]
-    boxes = stacked([segment.xyxy for segment in segments if segment is not None])
+    columns, boxes = _boxes(segments)
     masked = np.zeros((len(people), len(segments)), np.float32)
     masked[:, columns] = iou(people.xyxy, boxes)
     return masked
 
 
-def _fitting(worn: Shirts, tracks: Sequence[Tracklet]) -> Affinity:
-    """Return what is left of an affinity in view of the shirts, `(detections, tracks)`."""
+def _boxes(segments: Sequence[Segment | None]) -> tuple[NDArray[np.int64], Boxes]:
+    """Return which tracks have a mask, and the masks' boxes."""
+    masked = [(k, segment.xyxy) for k, segment in enumerate(segments) if segment is not None]
+    return np.array([k for k, _ in masked], np.int64), stacked([box for _, box in masked])
+
+
+def _fitting(
+    people: Detections, worn: Clothes, tracks: Sequence[Tracklet]
+) -> tuple[Affinity, Affinity]:
+    """Return what is left of an affinity in view of the clothes, `(detections, tracks)`, twice.
+
+    The second is milder: whoever is just where one should be may stand in another light.
+    """
     alike = likeness(worn, _known(tracks))
-    return np.where(np.isnan(alike), np.float32(1), 1 - _SHIRT_WEIGHT * (1 - alike))
+    unlike = 1 - np.where(np.isnan(alike), np.float32(1), alike)
+    plain = in_plain_sight(people.xyxy)[:, np.newaxis]
+    firm = np.where(plain, np.float32(_PLAIN_WEIGHT), np.float32(_CLOTHES_WEIGHT))
+    return 1 - firm * unlike, 1 - np.float32(_CLOTHES_WEIGHT) * unlike
 
 
-def _known(tracks: Sequence[Tracklet]) -> Shirts:
-    """Return the shirts of tracks, nan where one is not known yet."""
-    unknown = np.full(3, np.nan, np.float32)
-    known = [unknown if track.shirt is None else track.shirt for track in tracks]
-    return np.array(known, np.float32).reshape(-1, 3)
+def _known(tracks: Sequence[Tracklet]) -> Clothes:
+    """Return the clothes of tracks, nan where they are not known yet."""
+    unknown = np.full(SIZE, np.nan, np.float32)
+    known = [unknown if track.clothes is None else track.clothes for track in tracks]
+    return np.array(known, np.float32).reshape(-1, SIZE)
 
 
 def _ranked(affinity: Affinity, tracks: Sequence[Tracklet], least: float) -> Affinity:
@@ -162,6 +191,7 @@ def _without_own(
     people: Boxes,
     tracks: Sequence[Tracklet],
     segments: Sequence[Segment | None],
+    alike: Affinity,
     row_of: dict[int, int],
 ) -> tuple[set[int], set[int]]:
     """Say of the tracks without a detection who shares another's, and who strays on another."""
@@ -179,11 +209,18 @@ def _without_own(
         if inside.max() < _INSIDE:
             continue
         row = int(rows[inside.argmax()])
-        if _shows_both(people[row], tracks[owner[row]].xyxy, track.xyxy):
+        is_own = is_masked and _is_only(column, owner[row], alike)
+        if is_own or _shows_both(people[row], tracks[owner[row]].xyxy, track.xyxy):
             shared |= {column, owner[row]}
         elif is_masked:
             strays.add(column)
     return shared, strays
+
+
+def _is_only(column: int, other: int, alike: Affinity) -> bool:
+    """Whether a track's mask shows its own person's clothes, and not another's."""
+    own, others = alike[column, [column, other]]
+    return bool(own > _OWN_LIKENESS and not others > _OWN_LIKENESS)
 
 
 def _shows_both(detection: Boxes, one: Boxes, other: Boxes) -> bool:

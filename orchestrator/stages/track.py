@@ -13,8 +13,8 @@ import numpy as np
 from orchestrator.errors import ModelError
 from orchestrator.imaging import inside_share, iou, stacked, union
 from orchestrator.settings import TrackSettings
-from orchestrator.stages.appearance import Shirts, shirts
-from orchestrator.stages.association import associate, expected_rows, on_rivals
+from orchestrator.stages.appearance import Clothes, clothes, exposure
+from orchestrator.stages.association import associate, expected_rows, on_rivals, shown_alike
 from orchestrator.stages.camera import CameraMotion
 from orchestrator.stages.cuts import is_cut
 from orchestrator.stages.duplicates import duplicates
@@ -90,14 +90,15 @@ class Tracker:
         ended += self._end_all() if has_cut else ()
         if max_observed is None:
             self._segmenter.rest()
-        worn = shirts(frame.pixels, people.xyxy)
+        gain = exposure(frame.pixels, people.xyxy)
+        worn = clothes(frame.pixels, people.xyxy, gain)
         prompts = self._prompts(people, worn)
         is_degraded = False
         try:
             segments = await self._segments(frame, prompts, max_observed)
         except ModelError:
             segments, is_degraded = {}, True
-        self._observe(frame, people, worn, segments)
+        self._observe(frame, people, gain, worn, segments)
         ended += self._bury(frame)
         return Tracks(
             tuple(self._seen(known, frame)), ended, is_degraded, has_cut, self._camera.shift
@@ -137,7 +138,7 @@ class Tracker:
         self._segmenter.forget(ended)
         return ended
 
-    def _prompts(self, people: Detections, worn: Shirts) -> dict[int, Boxes]:
+    def _prompts(self, people: Detections, worn: Clothes) -> dict[int, Boxes]:
         """Give birth to unmatched detections; return the boxes that SAM2 must be told."""
         row_of = expected_rows(people, worn, self._tracklets, self._settings.match_iou)
         prompts = {}
@@ -178,21 +179,28 @@ class Tracker:
         return born
 
     def _observe(
-        self, frame: Frame, people: Detections, worn: Shirts, segments: dict[int, Segment]
+        self,
+        frame: Frame,
+        people: Detections,
+        gain: float,
+        worn: Clothes,
+        segments: dict[int, Segment],
     ) -> None:
         """Settle every tracklet's box from its mask, its motion and the detections."""
         shown = [self._believed(tracklet, segments) for tracklet in self._tracklets]
-        for column in on_rivals(frame.pixels, self._tracklets, shown):
+        alike = shown_alike(frame.pixels, gain, self._tracklets, shown)
+        for column in on_rivals(self._tracklets, shown, alike):
             self._call_off(self._tracklets[column])
             shown[column] = None
-        found = associate(people, worn, self._tracklets, shown, self._settings.match_iou)
+        least = self._settings.match_iou
+        found = associate(people, worn, self._tracklets, shown, alike, least)
         for column, (tracklet, segment) in enumerate(zip(self._tracklets, shown, strict=True)):
             tracklet.is_shared = column in found.shared
             if column in found.row_of:
                 row = found.row_of[column]
                 overlap = float(found.overlap[row, column])
                 self._confirm(tracklet, people, row, segment, overlap)
-                if tracklet.shirt is None or not found.crowded[row]:
+                if tracklet.clothes is None or not (found.crowded[row] or tracklet.is_shared):
                     tracklet.wear(worn[row])
                 continue
             if column in found.strays:

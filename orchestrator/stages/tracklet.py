@@ -14,7 +14,7 @@ _LARGEST_SURPRISE = 0.15
 """Most that a person departs from the expected place in a frame, in body heights; what goes beyond
 is a box that two people share, or that lacks a part."""
 _COASTING_DECAY = 0.9
-_SHIRT_BLEND = 0.1
+_CLOTHES_BLEND = 0.1
 _SENIOR_HITS = 25
 _SUPPORT_SCORE = 0.5
 """Least SAM2 score for a mask alone to vouch for a person."""
@@ -45,8 +45,8 @@ class Tracklet:
     """The mask has left the person: SAM2 must be told anew."""
     is_shared: bool = False
     """A detection shows the person together with another."""
-    shirt: NDArray[np.float32] | None = None
-    """Colour of the shirt, `(3,)`, steady over the last second."""
+    clothes: NDArray[np.float32] | None = None
+    """What the person wears, as of `appearance.clothes`, steady over the last second."""
     prompted_frames_ago: int = 0
     covered: int = 0
     """Frames in which a senior track lay on the same place, without a break."""
@@ -66,10 +66,12 @@ class Tracklet:
         """Whether the mask alone can be believed."""
         return self.support >= _SUPPORT_SCORE
 
-    def wear(self, shirt: NDArray[np.float32]) -> None:
-        """Take note of the colour of the shirt."""
-        before = shirt if self.shirt is None else self.shirt
-        self.shirt = before + _SHIRT_BLEND * (shirt - before)
+    def wear(self, clothes: NDArray[np.float32]) -> None:
+        """Take note of the clothes, as of `appearance.clothes`, if they are in sight."""
+        if np.isnan(clothes).any():
+            return
+        before = clothes if self.clothes is None else self.clothes
+        self.clothes = before + _CLOTHES_BLEND * (clothes - before)
 
     def advance(self, carried: Boxes, elapsed: int) -> None:
         """Go to where the object is expected in the next frame.

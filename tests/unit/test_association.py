@@ -1,9 +1,10 @@
-"""Detections and masks are told apart by place and by shirt."""
+"""Detections and masks are told apart by place and by clothes."""
 
 import numpy as np
 
-from orchestrator.stages.appearance import shirts
-from orchestrator.stages.association import associate, expected_rows, on_rivals
+from orchestrator.stages import association
+from orchestrator.stages.appearance import clothes
+from orchestrator.stages.association import associate, expected_rows, shown_alike
 from orchestrator.stages.segmenting import Segment
 from orchestrator.stages.tracklet import Tracklet
 from orchestrator.types.pictures import Mask
@@ -26,13 +27,27 @@ def followed(*dressed):
     for object_id, (box, colour) in enumerate(dressed, 1):
         track = Tracklet(object_id, np.array(box, np.float32), "person", 0.9)
         if colour is not None:
-            track.wear(shirts(picture((box, colour)), track.xyxy[None])[0])
+            track.wear(clothes(picture((box, colour)), track.xyxy[None], 1.0)[0])
         tracks.append(track)
     return tracks
 
 
 def mask(box):
     return Segment(np.array(box, np.float32), 0.9, Mask(100, 200, ""))
+
+
+def on_rivals(pixels, tracks, segments):
+    alike = shown_alike(pixels, 1.0, tracks, segments)
+    return association.on_rivals(tracks, segments, alike)
+
+
+def matched(pixels, detected, tracks, segments):
+    """Associate detections with tracks whose masks are believed."""
+    for track, segment in zip(tracks, segments, strict=True):
+        track.support, track.hits = 0.9 * (segment is not None), 9
+    alike = shown_alike(pixels, 1.0, tracks, segments)
+    worn = clothes(pixels, detected.xyxy, 1.0)
+    return associate(detected, worn, tracks, segments, alike, 0.2)
 
 
 def test_a_mask_that_shows_a_rivals_shirt_is_found():
@@ -68,21 +83,53 @@ def test_whose_shirt_is_not_known_neither_strays_nor_rivals():
 def test_of_two_who_expect_a_detection_the_shirt_decides():
     tracks = followed((LEFT, RED), ((46, 10, 86, 60), BLUE))
     found = people(LEFT)
-    worn = shirts(picture((LEFT, BLUE)), found.xyxy)
+    worn = clothes(picture((LEFT, BLUE)), found.xyxy, 1.0)
     assert expected_rows(found, worn, tracks, 0.3) == {1: 0}
 
 
 def test_nobody_is_lost_by_looking_different_all_at_once():
     found = people(LEFT)
-    worn = shirts(picture((LEFT, BLUE)), found.xyxy)
+    worn = clothes(picture((LEFT, BLUE)), found.xyxy, 1.0)
     assert expected_rows(found, worn, followed((LEFT, RED)), 0.3) == {0: 0}
 
 
 def test_a_mask_that_is_hardly_believed_does_not_overrule_motion():
     other = (54, 10, 94, 60)
     found, (track,) = people(LEFT, other), followed((LEFT, None))
-    worn = shirts(picture(), found.xyxy)
+    worn = clothes(picture(), found.xyxy, 1.0)
     track.xyxy, track.hits = np.array((44, 10, 84, 60), np.float32), 5
+    alike = shown_alike(picture(), 1.0, [track], [mask(other)])
     for support, row in ((0.4, 0), (0.9, 1)):
         track.support = support
-        assert associate(found, worn, [track], [mask(other)], 0.2).row_of == {0: row}
+        assert associate(found, worn, [track], [mask(other)], alike, 0.2).row_of == {0: row}
+
+
+def test_who_is_seen_by_a_mask_does_not_jump_to_somebody_near():
+    """Two people are detected as one, and a third comes out of hiding beside them."""
+    both, third = (40, 30, 84, 80), (66, 8, 96, 40)
+    tracks = followed(((40, 30, 80, 80), None), ((54, 32, 84, 80), None))
+    found = matched(picture(), people(both, third), tracks, [mask(both), mask((56, 40, 82, 78))])
+    assert found.row_of == {0: 0}
+    assert found.shared == {0, 1}
+
+
+def test_in_plain_sight_nobody_is_somebody_else_nearby_in_other_clothes():
+    near_by = (62, 18, 102, 68)
+    pixels = picture((near_by, BLUE))
+    red, blue = followed((LEFT, RED)), followed((LEFT, BLUE))
+    assert matched(pixels, people(near_by), blue, [None]).row_of == {0: 0}
+    assert matched(pixels, people(near_by), red, [None]).row_of == {}
+    worn = clothes(pixels, np.array([near_by], np.float32), 1.0)
+    assert expected_rows(people(near_by), worn, blue, 0.2) == {0: 0}
+    assert expected_rows(people(near_by), worn, red, 0.2) == {}
+
+
+def test_a_mask_in_its_own_clothes_shares_a_detection_and_does_not_stray():
+    """The front one's track already takes the detection of both for its own."""
+    both, hidden = (40, 10, 90, 70), (72, 22, 90, 69)
+    pixels = picture((both, RED), (hidden, BLUE))
+    tracks = followed((both, RED), (hidden, BLUE))
+    found = matched(pixels, people(both), tracks, [mask((40, 10, 72, 70)), mask(hidden)])
+    assert (found.row_of, found.shared, found.strays) == ({0: 0}, {0, 1}, frozenset())
+    in_red = matched(picture((both, RED)), people(both), tracks, [mask(both), mask(hidden)])
+    assert (in_red.shared, in_red.strays) == (frozenset(), {1})
