@@ -58,7 +58,7 @@ class NumberSettings(Group):
     """Time between two readings of a track, in seconds."""
     max_crops_per_frame: int = Field(default=12, ge=1)
     """Most crops read in one frame; the longest waiting go first."""
-    min_votes: float = Field(default=0.3, gt=0)
+    min_votes: float = Field(default=0.1, gt=0)
     """Least weight of readings, one clear reading being 1, before a number is said."""
     min_readings: int = Field(default=2, ge=1)
     """Least number of readings in which a number was in sight, before one is said."""

@@ -86,6 +86,11 @@ class Beliefs:
         return role, confidence
 
 
+def unnumbered(belief: Identity) -> Identity:
+    """Return a belief without the number and what follows from it."""
+    return replace(belief, jersey_number=None, jersey_number_confidence=0.0, player_id="")
+
+
 def _silence_rivals(beliefs: dict[int, Identity], said: Mapping[int, Identity]) -> None:
     """Let only the surest of several people in sight carry one side's number.
 
@@ -104,9 +109,7 @@ def _silence_rivals(beliefs: dict[int, Identity], said: Mapping[int, Identity]) 
         wins = _claim(belief, said[track_id]) > _claim(beliefs[rival], said[rival])
         loser = rival if wins else track_id
         best[key] = track_id if wins else rival
-        beliefs[loser] = replace(
-            beliefs[loser], jersey_number=None, jersey_number_confidence=0.0, player_id=""
-        )
+        beliefs[loser] = unnumbered(beliefs[loser])
 
 
 def _claim(belief: Identity, said: Identity) -> float:

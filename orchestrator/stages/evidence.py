@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.settings import NumberSettings
-from orchestrator.stages.teams import TeamBelief
+from orchestrator.stages.teams import NO_TEAM, TeamBelief
 from orchestrator.types.people import Identity, NumberReading, Role
 from orchestrator.types.pictures import Boxes
 from orchestrator.types.tracks import Track
@@ -24,7 +24,6 @@ _MOST_EMBEDDINGS = 100
 _MOST_NUMBER_VOTES = 100.0
 _MOST_ROLE_VOTES = 1000.0
 """What about a minute brings; older evidence fades, so that a mistake need not last for a match."""
-_NO_TEAM = TeamBelief(None, 0.0)
 _NOBODY = Identity()
 _NO_VOTES = np.zeros(0, np.float32)
 
@@ -53,7 +52,7 @@ class Person:
     number_count: int = 0
     """Readings in which a number was in sight."""
     role_votes: NDArray[np.float32] = field(default_factory=lambda: np.zeros(4, np.float32))
-    team: TeamBelief = _NO_TEAM
+    team: TeamBelief = NO_TEAM
     identity: Identity = _NOBODY
 
     def see(self, track: Track, frame_index: int, frame_count: int) -> None:
@@ -74,10 +73,11 @@ class Person:
     def read(self, reading: NumberReading) -> None:
         """Add a reading of number and role.
 
-        A number out of sight does not count, and a reading unsure of itself counts for little.
+        A number out of sight does not count, and a reading unsure of itself counts for very little:
+        the same picture of somebody's back is misread over and over.
         """
         if reading.visible >= _LEAST_VISIBLE:
-            votes = reading.visible * reading.numbers.max() ** 2 * reading.numbers
+            votes = reading.visible * reading.numbers.max() ** 4 * reading.numbers
             self.number_votes = _sum(self.number_votes, votes, _MOST_NUMBER_VOTES)
             self.number_count += 1
         self.role_votes = _sum(self.role_votes, reading.roles, _MOST_ROLE_VOTES)

@@ -18,6 +18,9 @@ _REACH = 1.0
 """How far a lost person may be from where it was last seen, in body heights at once ..."""
 _SPEED = 1.5
 """... and more per second since: beyond that, somebody else is the likelier."""
+_CUT_OFF_SHARE = 0.65
+"""Half a body at the picture's edge has no looks to go by, and must be so much nearer. Of 14 such
+returns in training clips, 8 of 9 beyond this were somebody else, and 1 of 5 within."""
 _NEVER = 1e6
 
 
@@ -62,8 +65,9 @@ def _cost(
     assert person.embedding is not None
     distance = float(np.linalg.norm(_centre(track.xyxy) - _centre(person.xyxy))) / person.height
     share = distance / (_REACH + _SPEED * away_s)
-    # Half a body at the picture's edge has no looks to go by.
-    is_alike = track.is_cut_off or float(person.embedding @ looks) >= least_similarity
+    if track.is_cut_off:
+        return share if share <= _CUT_OFF_SHARE else _NEVER
+    is_alike = float(person.embedding @ looks) >= least_similarity
     return share if is_alike and share <= 1 else _NEVER
 
 

@@ -34,6 +34,9 @@ class TeamBelief:
     confidence: float
 
 
+NO_TEAM = TeamBelief(None, 0.0)
+
+
 class TeamClusters:
     """The two sides of one stream.
 
@@ -90,7 +93,7 @@ class TeamClusters:
         similarity = self._centres @ embedding
         nearest = int(similarity.argmax())
         if 1 - similarity[nearest] > _OUTLIER_SPREADS * self._spread[nearest]:
-            return TeamBelief(None, 0.0)
+            return NO_TEAM
         margin = float(similarity[nearest] - similarity[1 - nearest])
         between = max(1 - float(self._centres[0] @ self._centres[1]), 1e-6)
         if margin < min(self._margin, _ALIKE_SHARE * between):

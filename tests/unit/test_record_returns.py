@@ -41,6 +41,69 @@ def test_who_comes_back_at_the_edge_is_known_by_place_rather_than_by_half_a_shir
     assert list(seen) == [1]
 
 
+def test_half_a_body_at_the_edge_must_be_nearer_than_a_whole_one():
+    for is_cut_off, expected in ((False, [1]), (True, [2])):
+        match = Match()
+        match.frame(track(1, 100), embeddings={1: KIT[0]})
+        match.frame(ended=(1,))
+        seen, _ = match.frame(track(2, 160, is_cut_off=is_cut_off), embeddings={2: KIT[0]})
+        assert list(seen) == expected
+
+
+def numbered(match: Match):
+    """Two sides, of which object 3 wears number 10 until a cut."""
+    _, tracks, kits = match.two_sides()
+    for _ in range(4):
+        match.frame(*tracks, embeddings=kits, readings={3: reading(10)})
+    return tuple(track.object_id for track in tracks)
+
+
+def after_the_cut(**looks):
+    match = Match()
+    ended = numbered(match)
+    seen, updates = match.frame(track(7, 900), ended=ended, is_cut=True, **looks)
+    assert [u for u in updates if u.merged_into_track_id] == []
+    return list(seen)
+
+
+def test_who_is_read_at_first_sight_after_a_cut_keeps_the_id():
+    assert after_the_cut(embeddings={7: KIT[0]}, readings={7: reading(10, 1.0, 0.95)}) == [3]
+
+
+@pytest.mark.parametrize(
+    ("kit", "read"),
+    [
+        (1, reading(10, 1.0, 0.95)),  # of the other side
+        (0, reading(11, 1.0, 0.95)),
+        (0, reading(10, 0.9, 0.9)),  # not sure enough
+        (2, reading(10, 1.0, 0.95)),  # of neither side
+    ],
+)
+def test_one_look_that_does_not_tell_all_names_nobody(kit, read):
+    assert after_the_cut(embeddings={7: KIT[kit]}, readings={7: read}) == [7]
+    assert after_the_cut(readings={7: read}) == [7]
+
+
+def test_of_two_who_show_a_lost_number_at_first_sight_one_is_known():
+    match = Match()
+    ended = numbered(match)
+    both = {i: reading(10, 1.0, 0.95) for i in (7, 8)}
+    kits = {7: KIT[0], 8: KIT[0]}
+    new = track(7, 900), track(8, 700)
+    seen, _ = match.frame(*new, ended=ended, is_cut=True, embeddings=kits, readings=both)
+    assert list(seen) == [3, 7]
+
+
+def test_a_number_that_somebody_in_sight_wears_brings_nobody_back():
+    match = Match()
+    numbered(match)
+    match.frame(track(3, 180), ended=(1, 2, 4, 5, 6))
+    seen, _ = match.frame(
+        track(3, 180), track(7, 900), embeddings={7: KIT[0]}, readings={7: reading(10, 1.0, 0.95)}
+    )
+    assert list(seen) == [3, 7]
+
+
 def test_two_who_come_back_together_are_told_apart_by_place():
     match = Match()
     match.frame(track(1, 0), track(2, 30), embeddings={1: KIT[0], 2: KIT[0]})
@@ -100,6 +163,22 @@ def test_a_number_rejoins_two_tracks_of_one_person_aloud():
     assert 3 in players
     assert 7 not in players
     assert players[3].jersey_number == 10
+
+
+@pytest.mark.parametrize(("before", "after", "is_merged"), [(0.9, 0.65, True), (0.65, 0.65, False)])
+def test_a_number_that_both_tracks_say_in_doubt_rejoins_nobody(before, after, is_merged):
+    match = Match()
+    _, tracks, kits = match.two_sides()
+    for _ in range(8):
+        match.frame(*tracks, embeddings=kits, readings={3: reading(10, before)})
+    rest = [t for t in tracks if t.object_id != 3]
+    match.frame(*rest, ended=(3,), embeddings=kits)
+    for _ in range(8):
+        players, _ = match.frame(
+            *rest, track(7, 900), embeddings={7: KIT[0]}, readings={7: reading(10, after)}
+        )
+    assert (3 in players, 7 in players) == (is_merged, not is_merged)
+    assert players[3 if is_merged else 7].jersey_number == (10 if is_merged else None)
 
 
 def test_a_number_rejoins_two_tracks_even_if_it_was_read_before_the_first_was_given_up():
