@@ -163,7 +163,7 @@ async def test_a_tenant_that_nobody_knows_is_denied(security):
             {"authorization": f"Bearer {token(tenant='stranger')}"},
         ):
             code, details = await outcome(running.target, **metadata)
-            assert code == "PERMISSION_DENIED"
+            assert code == "PERMISSION_DENIED", details
             assert "stranger" not in details
 
 

@@ -79,7 +79,7 @@ def test_a_huge_jpeg_is_refused_by_its_header(guarded, size):
 
 
 def test_a_jpeg_of_many_scans_costs_bounded_cpu_time(guarded):
-    data = as_file(picture(512, 512), "JPEG", progressive=True)
+    data = as_file(picture(1536, 1536), "JPEG", progressive=True)
     scan = data[data.rindex(b"\xff\xda") : -2]
     source = guarded(Encoding.JPEG, cpu_limit_s=0.02)
     reasons = {detail(one(source, data[:-2] + scan * count + data[-2:])) for count in (54, 1000)}
