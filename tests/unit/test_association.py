@@ -133,3 +133,11 @@ def test_a_mask_in_its_own_clothes_shares_a_detection_and_does_not_stray():
     assert (found.row_of, found.shared, found.strays) == ({0: 0}, {0, 1}, frozenset())
     in_red = matched(picture((both, RED)), people(both), tracks, [mask(both), mask(hidden)])
     assert (in_red.shared, in_red.strays) == (frozenset(), {1})
+
+
+def test_clothes_out_of_sight_are_not_learnt():
+    (track,) = followed((LEFT, RED))
+    before = track.clothes.copy()
+    at_the_edge = np.array([(0, 10, 40, 60)], np.float32)
+    track.wear(clothes(picture(((0, 10, 40, 60), BLUE)), at_the_edge, 1.0)[0])
+    np.testing.assert_array_equal(track.clothes, before)
