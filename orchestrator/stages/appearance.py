@@ -82,6 +82,11 @@ def clothes(pixels: Pixels, xyxy: Boxes, gain: float) -> Clothes:
     return worn
 
 
+def unknown(count: int) -> Clothes:
+    """Return the clothes of so many people who were not looked at."""
+    return np.full((count, SIZE), np.nan, np.float32)
+
+
 def likeness(a: Clothes, b: Clothes) -> NDArray[np.float32]:
     """Return how likely each of `a` is to be who each of `b` is, by clothes alone.
 
@@ -128,7 +133,7 @@ def _steps(low: float, high: float, count: int) -> NDArray[np.float64]:
 
 
 @cache
-def _spread() -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _spread() -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
     """Return over which eight cells each colour is spread, and how much of it lies in each."""
     levels = np.arange(1 << (7 - _BITS), 256, 1 << (8 - _BITS), dtype=np.uint8)  # middles
     rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 1, 3)
@@ -138,7 +143,8 @@ def _spread() -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     upper = (place - lower)[:, np.newaxis]
     corners = np.array(list(product((0, 1), repeat=3)))
     cells = (lower[:, np.newaxis] + corners) @ _STRIDES
-    return cells, np.where(corners, upper, 1 - upper).prod(axis=2)
+    shares = np.where(corners, upper, 1 - upper).prod(axis=2)
+    return cells.astype(np.uint16), shares.astype(np.float32)  # small, to stay in the CPU's cache
 
 
 def _is_cut_off(xyxy: Boxes, pixels: Pixels) -> NDArray[np.bool_]:

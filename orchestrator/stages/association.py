@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.imaging import inside_share, iou, stacked, union
-from orchestrator.stages.appearance import SIZE, Clothes, clothes, in_plain_sight, likeness
+from orchestrator.stages.appearance import Clothes, clothes, in_plain_sight, likeness, unknown
 from orchestrator.stages.matching import match, near
 from orchestrator.stages.segmenting import Segment
 from orchestrator.stages.tracklet import Tracklet
@@ -69,7 +69,7 @@ def expected_rows(
 def shown_alike(
     pixels: Pixels, gain: float, tracks: Sequence[Tracklet], segments: Sequence[Segment | None]
 ) -> Affinity:
-    """Return how likely each track's mask shows each track's person, by clothes.
+    """Return how likely each track's mask shows each track's person, by clothes, where people meet.
 
     Args:
         pixels: The picture.
@@ -78,11 +78,16 @@ def shown_alike(
         segments: Mask of each track, if it has one.
 
     Returns:
-        `(tracks, tracks)`, nan where a mask or clothes are not known.
+        `(tracks, tracks)`, nan where a mask or clothes are not known, and of masks that touch
+        nobody else's place.
     """
     columns, boxes = _boxes(segments)
     alike = np.full((len(tracks), len(tracks)), np.nan, np.float32)
-    alike[columns] = likeness(clothes(pixels, boxes, gain), _known(tracks))
+    meets = iou(boxes, stacked([track.xyxy for track in tracks])) > 0
+    meets[np.arange(len(columns)), columns] = False
+    met = meets.any(axis=1)
+    if met.any():
+        alike[columns[met]] = likeness(clothes(pixels, boxes[met], gain), _known(tracks))
     return alike
 
 
@@ -172,9 +177,11 @@ def _fitting(
 
 def _known(tracks: Sequence[Tracklet]) -> Clothes:
     """Return the clothes of tracks, nan where they are not known yet."""
-    unknown = np.full(SIZE, np.nan, np.float32)
-    known = [unknown if track.clothes is None else track.clothes for track in tracks]
-    return np.array(known, np.float32).reshape(-1, SIZE)
+    known = unknown(len(tracks))
+    for row, track in enumerate(tracks):
+        if track.clothes is not None:
+            known[row] = track.clothes
+    return known
 
 
 def _ranked(affinity: Affinity, tracks: Sequence[Tracklet], least: float) -> Affinity:

@@ -175,6 +175,8 @@ class IdentityLedger:
     ) -> dict[int, Person]:
         """Find the lost among the new whose number is read at first sight, as after a cut."""
         in_sight = [self._by_object.get(track.object_id) for track in tracks.seen]
+        if all(in_sight):
+            return {}
         taken = {_shirt(who.identity) for who in (*in_sight, *back.values()) if who is not None}
         lost = {key: people for key, people in self._lost(frame_count).items() if key not in taken}
         found: dict[int, Person] = {}
