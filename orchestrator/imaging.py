@@ -13,6 +13,7 @@ from orchestrator.types.detections import Detections
 from orchestrator.types.pictures import Boxes, Pixels
 
 _OWNERSHIP_MARGIN_PX = 8
+_EDGE_PX = 3.0
 _HALVED_FROM = 2.5
 """Pictures to be shrunken this much are halved first: OpenCV averages two by two pixels five times
 as fast as other areas, and what that rounds or gives to a neighbour is little then."""
@@ -126,6 +127,12 @@ def inside_share(box: Boxes, others: Boxes) -> NDArray[np.float32]:
     low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
     area = max(float((box[2:] - box[:2]).prod()), 1e-6)
     return np.asarray((high - low).clip(0).prod(axis=1) / area, np.float32)
+
+
+def is_cut_off(xyxy: Boxes, pixels: Pixels) -> NDArray[np.bool_]:
+    """Return which boxes are so near to the picture's edge that it may cut them off, `(n,)`."""
+    margins = np.concatenate((xyxy[:, :2], np.array(pixels.shape[1::-1]) - xyxy[:, 2:]), axis=1)
+    return np.asarray(margins.min(axis=1) < _EDGE_PX)
 
 
 def clip_boxes(xyxy: Boxes, width: int, height: int) -> Boxes:

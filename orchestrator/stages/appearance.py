@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.imaging import is_cut_off
 from orchestrator.types.pictures import Boxes, Pixels
 
 Clothes = NDArray[np.float32]
@@ -20,8 +21,6 @@ _LEFT, _RIGHT = 0.3, 0.7
 _SHIRT_ROWS, _SHORTS_ROWS, _COLUMNS = 12, 7, 8
 _POINTS = np.array((_SHIRT_ROWS, _SHORTS_ROWS)) * _COLUMNS
 """At which they are looked at."""
-_EDGE_PX = 3.0
-"""A box this near to the picture's edge may be cut off by it: nobody knows where the shirt is."""
 
 _LEVELS = np.array((4, 9, 9))
 """Of lightness, and of the two axes of colour; what lies between two levels counts for both."""
@@ -78,7 +77,7 @@ def clothes(pixels: Pixels, xyxy: Boxes, gain: float) -> Clothes:
     counted = np.bincount(where.ravel(), shares[code].ravel(), len(xyxy) * SIZE)
     found = counted.reshape(len(xyxy), 2, _CELLS) / (2 * _POINTS[:, np.newaxis])
     worn = found.reshape(len(xyxy), SIZE).astype(np.float32)
-    worn[_is_cut_off(xyxy, pixels)] = np.nan
+    worn[is_cut_off(xyxy, pixels)] = np.nan  # nobody knows where the shirt is
     return worn
 
 
@@ -145,8 +144,3 @@ def _spread() -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
     cells = (lower[:, np.newaxis] + corners) @ _STRIDES
     shares = np.where(corners, upper, 1 - upper).prod(axis=2)
     return cells.astype(np.uint16), shares.astype(np.float32)  # small, to stay in the CPU's cache
-
-
-def _is_cut_off(xyxy: Boxes, pixels: Pixels) -> NDArray[np.bool_]:
-    margins = np.concatenate((xyxy[:, :2], np.array(pixels.shape[1::-1]) - xyxy[:, 2:]), axis=1)
-    return np.asarray(margins.min(axis=1) < _EDGE_PX)

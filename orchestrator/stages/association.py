@@ -83,9 +83,7 @@ def shown_alike(
     """
     columns, boxes = _boxes(segments)
     alike = np.full((len(tracks), len(tracks)), np.nan, np.float32)
-    meets = iou(boxes, stacked([track.xyxy for track in tracks])) > 0
-    meets[np.arange(len(columns)), columns] = False
-    met = meets.any(axis=1)
+    met = _on_others(tracks, columns, boxes).any(axis=1)
     if met.any():
         alike[columns[met]] = likeness(clothes(pixels, boxes[met], gain), _known(tracks))
     return alike
@@ -105,8 +103,7 @@ def on_rivals(
         The tracks with such masks.
     """
     columns, boxes = _boxes(segments)
-    meets = iou(boxes, stacked([track.xyxy for track in tracks])) > _RIVAL_IOU
-    meets[np.arange(len(columns)), columns] = False
+    meets = _on_others(tracks, columns, boxes) > _RIVAL_IOU
     rival = np.where(meets, np.nan_to_num(alike[columns]), 0).max(axis=1, initial=0)
     found: list[int] = columns[rival > alike[columns, columns] + _RIVAL_LIKENESS].tolist()
     return found
@@ -159,6 +156,13 @@ def _boxes(segments: Sequence[Segment | None]) -> tuple[NDArray[np.int64], Boxes
     """Return which tracks have a mask, and the masks' boxes."""
     masked = [(k, segment.xyxy) for k, segment in enumerate(segments) if segment is not None]
     return np.array([k for k, _ in masked], np.int64), stacked([box for _, box in masked])
+
+
+def _on_others(tracks: Sequence[Tracklet], columns: NDArray[np.int64], boxes: Boxes) -> Affinity:
+    """Return the overlap of masks' boxes with the places of tracks, 0 with their own."""
+    overlap = iou(boxes, stacked([track.xyxy for track in tracks]))
+    overlap[np.arange(len(columns)), columns] = 0
+    return overlap
 
 
 def _fitting(

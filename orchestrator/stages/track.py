@@ -11,7 +11,7 @@ import asyncio
 import numpy as np
 
 from orchestrator.errors import ModelError
-from orchestrator.imaging import inside_share, iou, stacked, union
+from orchestrator.imaging import inside_share, iou, is_cut_off, stacked, union
 from orchestrator.settings import TrackSettings
 from orchestrator.stages.appearance import Clothes, clothes, exposure, unknown
 from orchestrator.stages.association import associate, expected_rows, on_rivals, shown_alike
@@ -47,8 +47,6 @@ _LONGEST_GAP_S = 5.0
 _LEAST_COVER_FRAMES = 8
 _COVER_S = 0.32
 """Two people who both are detected cover each other nearly wholly for less."""
-_EDGE_PX = 3.0
-"""A box this near to the picture's edge may be cut off by it."""
 
 
 class Tracker:
@@ -271,6 +269,7 @@ class Tracker:
         return is_outside or tracklet.misses > patience or tracklet.away > longest
 
     def _seen(self, known: set[int], frame: Frame) -> list[Track]:
+        cut_off = is_cut_off(self._boxes(), frame.pixels).tolist()
         return [
             Track(
                 object_id=tracklet.object_id,
@@ -280,9 +279,9 @@ class Tracker:
                 label=None if tracklet.misses else tracklet.label,
                 mask=tracklet.mask,
                 is_new=tracklet.object_id not in known,
-                is_cut_off=_is_cut_off(tracklet.xyxy, frame),
+                is_cut_off=is_cut,
             )
-            for tracklet in self._tracklets
+            for tracklet, is_cut in zip(self._tracklets, cut_off, strict=True)
             if self._is_supported(tracklet)
         ]
 
@@ -305,9 +304,3 @@ def _own_part(tracklet: Tracklet, segment: Segment | None) -> Boxes:
     if segment is not None and tracklet.is_vouched:
         return segment.xyxy.copy()
     return tracklet.xyxy
-
-
-def _is_cut_off(xyxy: Boxes, frame: Frame) -> bool:
-    x0, y0, x1, y1 = xyxy.tolist()
-    right, below = frame.width - x1, frame.height - y1
-    return bool(min(x0, y0, right, below) < _EDGE_PX)
