@@ -33,7 +33,10 @@ USUAL_REORDER_FRAMES = 4
 """How long a known loss waits for earlier pictures where frame indices do not tell the order."""
 
 _KEY_FRAME = "a key frame"
+_MISSING = f"{_KEY_FRAME}: an access unit that others refer to is missing"
+_DAMAGED = f"{_KEY_FRAME}: an access unit that others refer to is damaged"
 _BEFORE_ALL = (0, -(1 << 63))
+_AFTER_ALL = (1 << 63, 0)
 _CODEC_ERRORS = (av.FFmpegError, ValueError, MemoryError)
 
 
@@ -45,6 +48,8 @@ class _Unit:
     key: tuple[int, int]
     """Random access points so far, then pts or index: sorts by presentation, even where a clock
     wraps or starts anew."""
+    is_reference: bool
+    """Whether other pictures may be made from its own."""
     problem: str = ""
 
 
@@ -64,6 +69,10 @@ class AccessUnitDecoder:
         self._units: dict[int, _Unit] = {}
         self._arrivals = 0
         self._access_points = 0
+        self._access_key = _BEFORE_ALL
+        """Place of the last random access point."""
+        self._trusted_from = _BEFORE_ALL
+        """Whoever comes and is shown before this place may be made from a damaged picture."""
         self._shown_key = _BEFORE_ALL
         self._next_index = 0
 
@@ -76,9 +85,12 @@ class AccessUnitDecoder:
         self._arrivals += 1
         nals = _split(encoded.data)
         if self._is_gap_before(nals):
-            self._awaited = f"{_KEY_FRAME}: an access unit that others refer to is missing"
-        earlier = self._begin() if _is_access_point(nals, self._encoding) else []
-        unit = self._units[self._arrivals] = self._judge(encoded.header, is_annex_b=bool(nals))
+            self._awaited = _MISSING
+        is_access_point = _is_access_point(nals, self._encoding)
+        earlier = self._begin() if is_access_point else []
+        unit = self._units[self._arrivals] = self._judge(encoded.header, nals)
+        if is_access_point:
+            self._access_key = unit.key
         pictures = self._feed(unit, encoded.data) if nals else []
         return [*earlier, *self._show(pictures), *self._settle()]
 
@@ -92,7 +104,7 @@ class AccessUnitDecoder:
         drained = [*self._show(pictures), *(self._lose(arrival) for arrival in self._in_order())]
         self._awaited = _KEY_FRAME
         self._access_points = 0
-        self._shown_key = _BEFORE_ALL
+        self._access_key = self._trusted_from = self._shown_key = _BEFORE_ALL
         return drained
 
     def close(self) -> None:
@@ -113,15 +125,18 @@ class AccessUnitDecoder:
         self._access_points += 1
         return held
 
-    def _judge(self, header: FrameHeader, *, is_annex_b: bool) -> _Unit:
+    def _judge(self, header: FrameHeader, nals: list[bytes]) -> _Unit:
         order = header.frame_index if header.pts is None else header.pts
-        unit = _Unit(header, (self._access_points, order))
-        if not is_annex_b:
+        key = (self._access_points, order)
+        unit = _Unit(header, key, _is_reference(nals, self._encoding))
+        if not nals:
             unit.problem = f"expected {self._encoding.name} in Annex B form, found no start code"
         elif self._awaited:
             unit.problem = f"waiting for {self._awaited}"
         elif unit.key < self._shown_key:
             unit.problem = "its place is before a frame that was already shown"
+        elif unit.key < self._trusted_from:
+            unit.problem = f"waiting for {_DAMAGED}"
         return unit
 
     def _feed(self, unit: _Unit, data: bytes) -> list[av.VideoFrame]:
@@ -135,7 +150,26 @@ class AccessUnitDecoder:
                 f"{self._encoding.name} access unit cannot be decoded, "
                 f"or is far larger than {self._max_pixels} pixels"
             )
+            self._distrust_after(self._arrivals)
             return []
+
+    def _distrust_after(self, arrival: int) -> None:
+        """Lose what may be made from a damaged picture: all up to the next random access point.
+
+        What refers to it and is shown before it may be out by now, for a picture tells of its
+        damage in its own turn.
+        """
+        damaged = self._units[arrival]
+        if not damaged.is_reference:
+            return
+        end = self._access_key if damaged.key < self._access_key else _AFTER_ALL
+        for later, unit in self._units.items():
+            if later > arrival and unit.key < end:
+                unit.problem = unit.problem or f"waiting for {_DAMAGED}"
+        if end is _AFTER_ALL:
+            self._awaited = self._awaited or _DAMAGED
+        else:
+            self._trusted_from = end
 
     def _show(self, pictures: Iterable[av.VideoFrame]) -> Iterator[Frame | LostFrame]:
         for picture in pictures:
@@ -179,6 +213,7 @@ class AccessUnitDecoder:
         unit = self._units[arrival]
         if picture.is_corrupt:
             unit.problem = unit.problem or f"{self._encoding.name} access unit is damaged"
+            self._distrust_after(arrival)
         if unit.problem:
             return self._lose(arrival)
         try:
@@ -227,6 +262,12 @@ def _is_access_point(nals: list[bytes], encoding: Encoding) -> bool:
     return any(
         nal[0] & 0x1F == 5 or (nal[0] & 0x1F == 6 and _has_recovery_point(nal[1:])) for nal in nals
     )
+
+
+def _is_reference(nals: list[bytes], encoding: Encoding) -> bool:
+    """Whether H.264 pictures may be made from a unit's; the decoder of HEVC tells by itself."""
+    slices = [nal for nal in nals if nal[0] & 0x1F in (1, 2, 5)]
+    return encoding is Encoding.H264 and any(nal[0] & 0x60 for nal in slices)
 
 
 def _has_recovery_point(sei: bytes) -> bool:

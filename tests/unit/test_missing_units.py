@@ -1,4 +1,6 @@
-"""H.264 of which access units never come: what is shown is right, and the rest is lost openly."""
+"""H.264 of which access units never come or come damaged: what is wrong is lost openly."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,15 +89,46 @@ def test_a_stream_goes_on_where_open_groups_of_pictures_begin():
     assert set(range(16, COUNT)) <= set(shown(outcomes))
 
 
-def test_an_intra_refresh_heals_a_stream_without_key_frames():
+@pytest.mark.parametrize("share", [0.0, 0.5], ids=["missing", "damaged"])
+def test_an_intra_refresh_heals_a_stream_without_key_frames(share):
     units = list(coded("intra-refresh=1:keyint=6:bframes=0"))
     whole = shown(decode(units))
     assert len(whole) == COUNT
-    seen = shown(decode(units[:3] + units[4:]))
+    third = replace(units[3], data=units[3].data[: int(len(units[3].data) * share)])
+    seen = shown(decode([*units[:3], *([third] if share else []), *units[4:]]))
     assert {0, 1, 2, 20, 21, 22, 23} <= set(seen)
+    assert 4 not in seen
     for index, frame in seen.items():
         difference = frame.pixels.astype(int) - whole[index].pixels
         assert np.abs(difference).mean() < 1
+
+
+def shown_after_damage(units: list[EncodedFrame], position: int) -> dict[int, Frame] | None:
+    """Return what is shown after a unit whose half is missing, or none if that goes unnoticed."""
+    unit = units[position]
+    halved = replace(unit, data=unit.data[: len(unit.data) // 2])
+    outcomes = decode([*units[:position], halved, *units[position + 1 :]])
+    index = unit.header.frame_index
+    if isinstance(outcomes[index], Frame):
+        return None
+    return {later: frame for later, frame in shown(outcomes).items() if later > index}
+
+
+@pytest.mark.parametrize(("name", "pix_fmt"), CODINGS)
+def test_nothing_made_from_a_damaged_unit_is_shown_after_it(name, pix_fmt):
+    units = list(coded(X264[name], pix_fmt))
+    whole = shown(decode(units))
+    noticed = 0
+    for position in range(1, COUNT, 2):
+        seen = shown_after_damage(units, position)
+        if seen is None:
+            continue
+        noticed += 1
+        for index, frame in seen.items():
+            assert np.array_equal(frame.pixels, whole[index].pixels), (position, index)
+        if not is_reference(units[position]):
+            assert len(seen) == COUNT - 1 - units[position].header.frame_index
+    assert noticed >= 9
 
 
 # ------------------------------------------------------------------------------------- headers
