@@ -36,7 +36,11 @@ class Mirror(SimpleHTTPRequestHandler):
             return
         wanted = self.headers["Range"]
         self.ranges.append(wanted)
-        data = path.read_bytes()[int(wanted.removeprefix("bytes=").removesuffix("-")) :]
+        start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        if start and start >= path.stat().st_size:
+            self.send_error(416)
+            return
+        data = path.read_bytes()[start:]
         self.send_response(206)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -143,6 +147,20 @@ def test_other_bytes_are_refused_naming_both_hashes(kind, data, entry, origin, m
     assert entry.files[1].sha256 in str(refusal.value)
     assert sha256_of(path) in str(refusal.value)
     assert not (store / "net").exists()
+
+
+def test_a_file_that_is_too_short_at_the_mirror_is_told_and_begun_anew(
+    entry, origin, mirror, handler, store
+):
+    path = origin / "net" / "model.pt"
+    path.write_bytes(b"\1" * 99)
+    with pytest.raises(InputError, match="refused"):
+        pull(entry, store, source=mirror)
+    with pytest.raises(InputError, match=f"expected {len(DATA)} bytes, the server has only 99"):
+        pull(entry, store, source=mirror)
+    path.write_bytes(DATA)
+    assert state(entry, pull(entry, store, source=mirror), hashing=True) == "verified"
+    assert handler.ranges[-1] == "bytes=0-"
 
 
 def test_tampered_bytes_are_not_kept_for_the_next_try(entry, origin, mirror, store):

@@ -135,6 +135,11 @@ def _over_http(url: str, file: File, folder: Path, deadline: float) -> None:
     headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}
     try:
         with requests.get(url, headers=headers, stream=True, timeout=STALL_S) as response:
+            if response.status_code == requests.codes.requested_range_not_satisfiable:
+                path.unlink(missing_ok=True)  # or it would be asked for what follows for ever
+                raise InputError(
+                    f"{url}: expected {file.size} bytes, the server has only {have}; refused"
+                )
             response.raise_for_status()
             goes_on = response.status_code == requests.codes.partial_content
             with path.open("ab" if goes_on else "wb") as out:
