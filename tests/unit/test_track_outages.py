@@ -1,11 +1,15 @@
-"""Tracks go on when SAM2 loses its memory or is away."""
+"""Tracks go on when SAM2 loses its memory, is away, or is left out for want of time."""
 
 import numpy as np
+import pytest
 
 from orchestrator.errors import ModelUnavailableError, SequenceLostError
+from orchestrator.stages import track
 from orchestrator.types.frames import Frame, FrameHeader
 from tests.unit.scripted_triton import ScriptedTriton
 from tests.unit.tracked_people import LEFT, RIGHT, frame, people, tracker
+
+CLOTHES = track.clothes
 
 
 def lit_frame(index: int) -> Frame:
@@ -68,3 +72,16 @@ async def test_without_sam2_tracks_live_on_detections():
         assert tracks.is_degraded
         assert [t.object_id for t in tracks.seen] == [1]
         assert tracks.seen[0].mask is None
+
+
+@pytest.mark.parametrize(("max_observed", "looks"), [(None, 0), (0, 2)])
+async def test_clothes_are_not_looked_at_where_time_is_too_short_for_sam2(
+    max_observed, looks, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(track, "clothes", lambda *given: seen.append(given) or CLOTHES(*given))
+    subject = tracker(ScriptedTriton())
+    for index in range(2):
+        tracks = await subject.track(lit_frame(index), people(LEFT), max_observed=max_observed)
+    assert [t.object_id for t in tracks.seen] == [1]
+    assert len(seen) == looks
