@@ -20,8 +20,9 @@ from orchestrator.outbox import Outbox
 _MAX_MESSAGE_BYTES = 128 << 20
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 8.0
-_BROKEN_WRITE = "Internal error from Core"
-"""What gRPC's own status says where a message could not be written; servers never say it."""
+BROKEN_WRITE = "Internal error from Core"
+"""What gRPC says where a message could not be written; servers never say it, but it may take the
+place of what they said: github.com/grpc/grpc/issues/36066."""
 _OPTIONS = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
@@ -165,7 +166,7 @@ class RecognitionClient:
 def _is_retryable(error: grpc.aio.AioRpcError, is_refused: bool) -> bool:
     """Whether to connect again; `is_refused` if a stream that had a place was not let in again."""
     code = error.code()
-    is_broken_write = code is grpc.StatusCode.INTERNAL and error.details() == _BROKEN_WRITE
+    is_broken_write = code is grpc.StatusCode.INTERNAL and error.details() == BROKEN_WRITE
     is_full = code is grpc.StatusCode.RESOURCE_EXHAUSTED and is_refused
     return code is grpc.StatusCode.UNAVAILABLE or is_broken_write or is_full
 

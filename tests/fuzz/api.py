@@ -28,6 +28,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from soccer.v1 import player_recognition_pb2 as pb
 
+from orchestrator.client import BROKEN_WRITE
 from orchestrator.decode_guard.nursery import NURSERY
 from orchestrator.server import SERVICE, RunningServer
 from orchestrator.settings import SecuritySettings
@@ -49,9 +50,6 @@ _PROMISED = {
     "UNIMPLEMENTED",
     "CANCELLED",
 }
-_UNSEEN = "Internal error from Core"
-"""What grpc's own client says if the server ends a call while it writes. What the server said is
-unseen then; but it logs each INTERNAL of its own, and that is a violation, too."""
 
 
 class Assault:
@@ -135,7 +133,9 @@ class Assault:
                 async for data in call:  # what came before an error counts, too
                     responses.append(self._read(data))  # noqa: PERF401
         except grpc.aio.AioRpcError as error:
-            if error.details() == _UNSEEN:
+            # What the server said is unseen then; but it logs each INTERNAL of its own, and that is
+            # a violation, too.
+            if error.details() == BROKEN_WRITE:
                 return "UNSEEN"
             if error.code().name not in _PROMISED:
                 self.tally.violate(f"{number}: {error.code().name}: {error.details()}")

@@ -71,7 +71,8 @@ _DAMAGES: tuple[Callable[[bytearray, random.Random], None], ...] = (
 def originals(encoding: Encoding) -> list[bytes]:
     """Return sound units: frames of the clip in `tests/data`, coded in several ways."""
     if encoding is Encoding.H264:
-        return [*_coded("libx264", {"bf": "2", "g": "12"}), *_clip_units(24)]
+        groups, keys = {"bf": "2", "g": "12"}, {"g": "1"}
+        return [*_coded("libx264", groups), *_coded("libx264", keys), *_clip_units(24)]
     if encoding is Encoding.HEVC:
         return _coded("libx265", {"x265-params": "log-level=none:keyint=12:bframes=3"})
     frame = Image.open(DATA / "frame.jpg")

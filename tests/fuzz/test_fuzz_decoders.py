@@ -17,8 +17,8 @@ def nursery() -> Iterator[Nursery]:
 
 @pytest.mark.parametrize("encoding", [e for e in Encoding if e is not Encoding.RGB24])
 def test_damaged_units_are_all_answered_in_bounded_time_and_memory(encoding, nursery):
-    tally = fuzz(encoding, 400, seed=2, nursery=nursery)
-    assert tally.inputs == tally.pictures + tally.lost == 400
+    tally = fuzz(encoding, 800, seed=2, nursery=nursery)
+    assert tally.inputs == tally.pictures + tally.lost == 800
     assert tally.unanswered == 0
     assert tally.pictures > 30
     assert tally.lost > 30
