@@ -1,7 +1,8 @@
 """What a number of streams needs on one kind of GPU, and what that costs."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from deploy.capacity.profile import STATELESS, TRACKER, Profile
 from deploy.capacity.targets import (
@@ -75,6 +76,10 @@ class Plan:
     def stream_hour_price(self) -> float:
         """Price of the GPUs for one stream and hour while all streams run; CPUs not included."""
         return self.gpus * self.gpu_hour_price / self.streams
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it, the sums included, for `json.dumps`."""
+        return {**asdict(self), "gpus": self.gpus, "stream_hour_price": self.stream_hour_price}
 
 
 def make_plan(profile: Profile, gpu_hour_price: float | None = None) -> Plan:

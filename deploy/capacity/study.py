@@ -58,7 +58,8 @@ def write_study(profile: Profile, plan: Plan, output: Path) -> Day:
         "refused": day.refused,
         "longest_wait_s": day.longest_wait_s,
     }
-    content = {"plan": asdict(plan), "day": summary, "curves": [asdict(point) for point in points]}
+    curves = [asdict(point) for point in points]
+    content = {"plan": plan.as_json(), "day": summary, "curves": curves}
     (output / "plan.json").write_text(json.dumps(content, indent=2) + "\n")
     _plot_day(day, plan, output / "match_day.png")
     _plot_curves(points, plan, output / "curves.png")

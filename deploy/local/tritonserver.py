@@ -12,7 +12,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from deploy.local import die_with_parent, ownership, server_log, triton_wheel
-from deploy.local.ports import HOST, Ports, free_ports
+from deploy.local.ports import HOST, Ports, free_ports, listens
 from deploy.local.triton_wheel import TritonWheel
 from orchestrator.errors import ClusterError
 
@@ -155,7 +155,7 @@ class TritonServer:
         self.metrics_endpoint = f"{HOST}:{ports.metrics}"
         process = await self._spawn(self._command(wheel, ports), environment)
         async with InferenceServerClient(self.endpoint, channel_args=_CHANNEL_ARGUMENTS) as client:
-            while not await self._is_ready(client):
+            while not (listens(process.pid, ports) and await self._is_ready(client)):
                 exit_code = process.returncode  # read before the log, which is then complete
                 log = self._read_log()
                 if exit_code is not None and server_log.has_port_clash(log):

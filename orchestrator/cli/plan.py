@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +51,7 @@ def plan_streams(options: argparse.Namespace) -> int:
         with all_or_nothing(options.simulate, "--simulate") as draft:
             write_study(profile, plan, draft)
     if options.json:
-        print(json.dumps(asdict(plan), indent=2))
+        print(json.dumps(plan.as_json(), indent=2))
         return 0
     console = Console()
     console.print(_table(plan))

@@ -25,6 +25,8 @@ _SEEN_BY_ALL = {
     "touchline_degradation_level",
 }
 """Not the process's own, but as it sees the cluster: of several processes the largest counts."""
+_OWN_PREFIX = "touchline_"
+_STARTED: Series = ("process_start_time_seconds", frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Change:
     now: Reading
 
     def rate(self, name: str, **labels: str) -> float:
-        """Return a counter's growth per second; a restarted process counts as none."""
+        """Return a counter's growth per second, never less than 0."""
         grown = self.now.total(name, **labels) - self.before.total(name, **labels)
         return max(0.0, grown) / max(1e-9, self.now.at - self.before.at)
 
@@ -127,9 +129,18 @@ async def read(urls: Iterable[str]) -> Scrape:
 
 
 def between(before: Scrape, now: Scrape) -> Change:
-    """Add up the processes that answered both times: one that comes or goes is no growth."""
-    both = before.processes.keys() & now.processes.keys()
-    return Change(*(merged(one.at, [one.processes[url] for url in both]) for one in (before, now)))
+    """Add up the processes that answered both times: one that comes or goes is no growth.
+
+    One that restarted meanwhile has counted from 0.
+    """
+    both = {url: now.processes[url] for url in before.processes.keys() & now.processes.keys()}
+    counted = [_counted_on(before.processes[url], samples) for url, samples in both.items()]
+    return Change(merged(before.at, counted), merged(now.at, both.values()))
+
+
+def _counted_on(before: Samples, now: Samples) -> Samples:
+    """What a process's counters now began from."""
+    return before if before.get(_STARTED) == now.get(_STARTED) else {}
 
 
 def merged(at: float, processes: Iterable[Samples]) -> Reading:
@@ -148,15 +159,17 @@ def address(url: str) -> str:
 
 
 def parsed(url: str, text: str) -> Samples:
-    """Read the exposition of the process at a URL.
+    """Read the exposition of the orchestrator process at a URL.
 
     Raises:
-        MetricsError: It is something else.
+        MetricsError: It is something else, such as a model server's.
     """
     try:
         families = list(text_string_to_metric_families(text))
     except ValueError as error:
         raise MetricsError(f"{url}: expected Prometheus metrics") from error
+    if not any(family.name.startswith(_OWN_PREFIX) for family in families):
+        raise MetricsError(f"{url}: expected metrics of an orchestrator, found no {_OWN_PREFIX}*")
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in families

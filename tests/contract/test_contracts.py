@@ -8,12 +8,14 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from orchestrator.contracts import CONTRACTS, ModelContract, TensorSpec
+from orchestrator.contracts import CONTRACTS, SIGLIP_TEXT, ModelContract, TensorSpec
 from orchestrator.triton.codec import bind
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = ROOT / "model_repository"
 VARIANTS = ("config.pbtxt", "configs/cpu.pbtxt", "configs/sim.pbtxt")
+PER_FRAME = [one for one in CONTRACTS if not one.is_sequence and one != SIGLIP_TEXT]
+"""siglip_text is asked once per stream; sam2_tracker warms itself: Triton begins no sequence."""
 _TYPES = {name: f"TYPE_{name}" for name in ("UINT8", "INT32", "INT64", "FP32", "BOOL")} | {
     "BYTES": "TYPE_STRING"
 }
@@ -63,6 +65,17 @@ def test_the_production_variant_runs_on_gpus_and_the_others_on_cpus():
             "config.pbtxt": {"KIND_GPU"},
             "configs/cpu.pbtxt": {"KIND_CPU"},
             "configs/sim.pbtxt": {"KIND_CPU"},
+        }
+
+
+@pytest.mark.parametrize("contract", PER_FRAME, ids=lambda contract: contract.name)
+def test_a_gpu_is_warm_before_its_first_frame(contract):
+    # A first batch that takes seconds would look like a replica that hangs.
+    live = config(contract, VARIANTS[0])
+    assert live.max_batch_size in {one.batch_size for one in live.model_warmup}
+    for warmup in live.model_warmup:
+        assert {name: (one.data_type, one.dims) for name, one in warmup.inputs.items()} == {
+            tensor.name: (tensor.data_type, tensor.dims) for tensor in live.input
         }
 
 

@@ -15,7 +15,7 @@ from tritonclient.grpc.aio import InferenceServerClient, InferInput
 import deploy
 from deploy.local import ownership, tritonserver
 from deploy.local.cluster import LocalCluster
-from deploy.local.ports import free_ports
+from deploy.local.ports import Ports, free_ports
 from deploy.local.triton_wheel import installed_wheel, require_libraries
 from deploy.local.tritonserver import TritonServer
 from orchestrator.errors import ClusterError
@@ -168,16 +168,21 @@ async def test_a_config_that_does_not_parse_is_named(repository: MakeRepository)
         await TritonServer(root, ["garbled"]).start()
 
 
+@pytest.mark.parametrize("kind", Ports._fields)
 async def test_a_foreign_server_on_the_port_is_not_mistaken(
-    repository: MakeRepository, monkeypatch: pytest.MonkeyPatch
+    repository: MakeRepository, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     root = repository(echo="plain")
     async with TritonServer(root, ["echo"]) as foreign:
-        taken = int(foreign.endpoint.rpartition(":")[2])
-        offered = iter([free_ports()._replace(grpc=taken), free_ports()])
+        endpoints = (foreign.http_endpoint, foreign.endpoint, foreign.metrics_endpoint)
+        ports = Ports(*(int(endpoint.rpartition(":")[2]) for endpoint in endpoints))
+        offered = iter([free_ports()._replace(**{kind: getattr(ports, kind)}), free_ports()])
         monkeypatch.setattr(tritonserver, "free_ports", lambda: next(offered))
         async with TritonServer(root, ["echo"]) as own:
-            assert own.endpoint != foreign.endpoint
+            for endpoint in (own.http_endpoint, own.endpoint, own.metrics_endpoint):
+                assert endpoint not in endpoints
+                _, writer = await asyncio.open_connection(*endpoint.split(":"))
+                writer.close()
             async with InferenceServerClient(own.endpoint) as client:
                 assert (await client.get_server_metadata()).name == own.name
         assert next(offered, None) is None

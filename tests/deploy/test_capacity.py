@@ -180,6 +180,14 @@ def test_the_command_prints_a_plan(capsys):
     assert "estimates" in printed
 
 
+def test_the_plan_as_json_says_what_the_table_says(capsys):
+    arguments = ["plan", "--streams", "32", "--gpu", "h200", "--gpu-hour-price", "5"]
+    assert main([*arguments, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    # 43 trackers, and two of each of three other models.
+    assert (plan["gpus"], plan["stream_hour_price"]) == (49, 49 * 5 / 32)
+
+
 def test_the_command_explains_what_cannot_be(capsys):
     assert main(["plan", "--gpu", "t4"]) == 1
     assert "--observed 2" in capsys.readouterr().err

@@ -109,6 +109,28 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class BreakingHandler(QuietHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"100\r\nless than that")
+        self.close_connection = True
+
+
+def test_a_connection_that_breaks_is_told_with_its_file(weights, tmp_path):
+    _, registry = weights
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), BreakingHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(ArtefactError, match=r"/sam2/sam2\.pt: cannot be copied .*Incomplete"):
+            fetch_weights("sam2", url, tmp_path / "out", registry)
+        server.shutdown()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_changed_weights_are_refused_and_not_left_behind(weights, tmp_path):
     source, registry = weights
     (source / "sam2/sam2.pt").write_bytes(b"another")

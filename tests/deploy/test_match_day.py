@@ -133,6 +133,6 @@ def test_the_committed_example_is_what_the_simulation_gives():
     day = Simulation(profile).run()
     assert stored["day"]["missed_share"] == pytest.approx(day.missed_share, rel=1e-6)
     assert stored["day"]["gpu_hours"] == pytest.approx(day.gpu_hours, rel=1e-6)
-    assert stored["plan"] == json.loads(json.dumps(dataclasses.asdict(make_plan(profile))))
+    assert stored["plan"] == json.loads(json.dumps(make_plan(profile).as_json()))
     for plot in ("match_day.png", "curves.png"):
         assert (EXAMPLE / plot).stat().st_size < 100_000

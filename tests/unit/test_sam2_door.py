@@ -274,6 +274,19 @@ def test_ends_and_starts_come_in_any_order(door, page):
     assert live(page) == 0
 
 
+def test_a_slot_that_is_freed_in_a_batch_is_free_for_who_comes_after_it(door, page):
+    bare = {"forget_object_ids": np.zeros(1, np.int64)}
+    door.execute([Request(1, START), Request(2, START)])
+    ends_first = [Request(1, END, **bare), Request(2), Request(3, START)]
+    assert codes(door.execute(ends_first)) == [None, None, None]
+    starts_first = [Request(4, START), Request(2, END, **bare)]
+    assert codes(door.execute(starts_first)) == ["UNAVAILABLE", None]
+    # Nor does a START that fails hold a place that somebody else could have.
+    damaged = [Request(5, START, **jpeg(b"damaged")), Request(6, START)]
+    assert codes(door.execute(damaged)) == ["INVALID_ARG", None]
+    assert live(page) == 2
+
+
 def test_a_frame_comes_in_exactly_one_form(door):
     pixels = np.zeros((20, 20, 3), np.uint8)
     for tensors in ({"clicks": np.zeros((0, 3))}, {"frame": pixels, **jpeg(b"fine")}):

@@ -9,6 +9,7 @@ from sam2_streaming.architecture import CompactConfig, random_compact
 from sam2_streaming.engine import StreamingEngine, Target
 from sam2_streaming.memory import MemoryLimits, ObjectMemory
 from sam2_streaming.prompts import Prompt
+from sam2_streaming.windows import Window, exclusive
 
 CONFIG = CompactConfig(image_size=64, channels=64, embed_dim=8, memory_frames=3, pointers=4)
 SIZE = CONFIG.image_size
@@ -247,3 +248,18 @@ def test_a_ring_without_room_stays_empty(limits):
     for _ in range(5):
         memory = memory.after(torch.zeros(1), torch.zeros(1), limits)
     assert memory.fill == limits
+
+
+def test_masks_are_parted_in_fp32_also_where_the_network_computes_in_bf16():
+    rows = torch.arange(SIZE, dtype=torch.float32)
+    claims = torch.stack([20 - (rows[None] - x).abs().expand(SIZE, SIZE) for x in (40, 24)])
+    windows = [Window(0, 0, 1000, 1000), Window(333, 77, 1000, 1000)]
+    parted = []
+
+    def part(logits):
+        parted.append(exclusive(claims, windows))
+        return logits
+
+    in_bf16 = StreamingEngine(network(), "cpu", torch.bfloat16)
+    in_bf16.step(pictures(1), [Target(0, None, BOX)], part)
+    torch.testing.assert_close(parted[0], exclusive(claims, windows), atol=0, rtol=0)

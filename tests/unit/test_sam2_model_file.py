@@ -66,3 +66,27 @@ def test_an_instance_keeps_to_its_own_gpu_and_to_repeatable_kernels(
     with pytest.raises(ReachedError) as built:
         triton_model.TritonPythonModel().initialize(arguments(kind, "1"))
     assert built.value.args == expected
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("GPU", ["starts", "follows"]), ("CPU", [])])
+def test_a_gpu_is_warm_before_the_first_stream(monkeypatch, triton_model, kind, expected):
+    looked = []
+
+    class OnTheCpu(triton_model.StreamingEngine):
+        def __init__(self, network, device, *rest):
+            super().__init__(network, "cpu", *rest)
+
+        def step(self, images, targets, resolve):
+            looked.append("follows" if targets[0].memory else "starts")
+            return super().step(images, targets, resolve)
+
+    def serve(*_):
+        raise ReachedError
+
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(triton_model, "StreamingEngine", OnTheCpu)
+    monkeypatch.setattr(triton_model, "Door", serve)
+    with pytest.raises(ReachedError):
+        triton_model.TritonPythonModel().initialize(arguments(kind, "0"))
+    assert looked == expected

@@ -40,6 +40,7 @@ def test_parameters_are_read():
         ("context", "0.5"),
         ("context", "nan"),
         ("slots", "0"),
+        ("ttl_s", "0"),
         ("threads", "many"),
         ("threads", "1.5"),
         ("image_size", "100"),

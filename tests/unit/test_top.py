@@ -138,6 +138,23 @@ def test_a_process_that_fails_is_named_above_what_the_others_do_and_its_return_i
     assert shown(all_there, without_b).startswith("http://b: no answer\nstreams 2 ")
 
 
+def test_a_process_that_restarted_grows_from_nothing_and_hides_no_others_growth():
+    started = "process_start_time_seconds"
+    before = scrape_of(
+        0.0,
+        a=reading(0.0, frames=0, wait_bucket__le__inf=0, **{started: 1}),
+        b=reading(0.0, frames=1000, wait_bucket__le__inf=1000, **{started: 1}),
+    )
+    now = scrape_of(
+        2.0,
+        a=reading(2.0, frames=50, wait_bucket__le__inf=50, **{started: 1}),
+        b=reading(2.0, frames=10, wait_bucket__le__inf=10, **{started: 9}),
+    )
+    change = between(before, now)
+    assert change.rate("frames") == 30
+    assert change.quantile(0.5, "wait") is not None
+
+
 def test_where_nobody_answers_nothing_is_called_normal():
     before, now = scrape_of(0.0, a=reading(0.0, frames=0)), scrape_of(2.0, "http://a: no answer")
     assert shown(before, now) == "http://a: no answer\n"
@@ -215,6 +232,15 @@ def test_a_page_without_metrics_is_named(monkeypatch, capsys):
     monkeypatch.setattr("orchestrator.cli.scrape._text_of", page)
     assert main(["top", "127.0.0.1:9", "--once"]) == 1
     assert "http://127.0.0.1:9/metrics: expected Prometheus metrics" in capsys.readouterr().err
+
+
+def test_the_metrics_of_another_server_are_not_called_normal(monkeypatch, capsys):
+    async def page(*_: object) -> str:
+        return "# TYPE sam2_sequence_slots gauge\nsam2_sequence_slots 4\n"
+
+    monkeypatch.setattr("orchestrator.cli.scrape._text_of", page)
+    assert main(["top", "127.0.0.1:8002", "--once"]) == 1
+    assert "expected metrics of an orchestrator, found no touchline_" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("interval", ["0", "-1", "nan", "soon"])

@@ -12,6 +12,7 @@ text that says what was expected and what is there.
 
 import argparse
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -127,7 +128,7 @@ def copy_verified(source: str, target: Path, sha256: str) -> Path:
             while block := original.read(_BLOCK):
                 digest.update(block)
                 copy.write(block)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         partial.unlink(missing_ok=True)
         raise ArtefactError(f"{source}: cannot be copied to {target}: {error}") from error
     if digest.hexdigest() != sha256:

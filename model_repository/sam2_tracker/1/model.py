@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
-from sam2_streaming.engine import StreamingEngine
+from sam2_streaming.engine import StreamingEngine, Target
 from sam2_streaming.parameters import Parameters
 from sam2_streaming.pictures import decode_jpeg
+from sam2_streaming.prompts import Prompt
 from sam2_streaming.serving import Door
 from sam2_streaming.tracker import Tracker
+
+_PEOPLE = 22
 
 
 class TritonPythonModel:
@@ -28,6 +32,8 @@ class TritonPythonModel:
             _prepare(device)
         network = parameters.network(Path(args["model_repository"]))
         engine = StreamingEngine(network, device, parameters.dtype, parameters.min_memory_score)
+        if is_gpu:
+            _warm(engine)
         tracker = Tracker(
             engine,
             parameters.mode,
@@ -53,3 +59,18 @@ def _prepare(gpu: str) -> None:
     """Set what torch keeps for a whole process."""
     torch.cuda.set_device(gpu)  # sam2 makes its tables on the current GPU, else the first
     torch.backends.cudnn.deterministic = True
+
+
+def _warm(engine: StreamingEngine) -> None:
+    """Start and follow a team's worth of objects: what loads at first use is loaded now.
+
+    Triton's own warm-up begins no sequence, and a first frame that takes seconds would look like a
+    replica that hangs.
+    """
+    side = engine.image_size
+    picture = np.zeros((1, side, side, 3), np.uint8)
+    box = Prompt.box(np.array([side / 4, side / 4, side / 2, side / 2], np.float32))
+    targets = [Target(0, prompt=box)] * _PEOPLE
+    for _ in range(2):
+        memories = engine.step(picture, targets, lambda logits: logits).memories
+        targets = [Target(0, memory) for memory in memories]

@@ -110,14 +110,16 @@ class StreamingEngine:
         Args:
             images: RGB pictures, an array or a tensor on the engine's device.
             targets: Objects, each looking at one of the pictures.
-            resolve: Applied between decoding and remembering.
+            resolve: Applied between decoding and remembering, in fp32 whatever `dtype` says.
         """
         with torch.autocast(self.device.type, self._dtype, self._dtype != torch.float32):
             features = self._encode(images)
             coarse = features.coarse[self._index(target.image for target in targets)]
             conditioned = self._condition(coarse, features.positions, targets)
             decoded = self._decode(features.fine, conditioned, targets)
-            logits = resolve(decoded.logits)
+            # Where masks are parted is a matter of pixels, which bf16 cannot tell apart.
+            with torch.autocast(self.device.type, enabled=False):
+                logits = resolve(decoded.logits)
             memories = self._remember(coarse, targets, decoded, logits)
         return Estimates(logits, decoded.scores, memories)
 

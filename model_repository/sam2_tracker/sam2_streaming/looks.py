@@ -130,7 +130,7 @@ def _lab(rgb: Tensor) -> Tensor:
     """
     share = rgb / 255
     linear = torch.where(share > 0.04045, ((share + 0.055) / 1.055) ** 2.4, share / 12.92)
-    # No matrix product, which would be one of bf16 where the engine computes in that.
+    # No matrix product, whose precision is a setting of the process.
     xyz = (linear[:, None] * linear.new_tensor(_RGB_TO_XYZ)).sum(2) / linear.new_tensor(_WHITE)
     x, y, z = torch.where(xyz > 0.008856, xyz ** (1 / 3), 7.787 * xyz + 16 / 116).unbind(1)
     return torch.stack((2.55 * (116 * y - 16), 500 * (x - y), 200 * (y - z)), 1)

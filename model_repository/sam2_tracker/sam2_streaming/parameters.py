@@ -64,7 +64,7 @@ class Parameters:
             mode=_word(texts, "mode", _MODES),
             context=_number(texts, "context", least=1),
             slots=_whole(texts, "slots", least=1),
-            ttl_s=_number(texts, "ttl_s", least=0),
+            ttl_s=_number(texts, "ttl_s", least=1),
             effort=Effort(
                 _whole(texts, "rest_frames", least=1), _whole(texts, "max_observed", least=0)
             ),

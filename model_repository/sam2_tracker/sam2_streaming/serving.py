@@ -111,14 +111,21 @@ class Door:
         steps = [one for one in opened if isinstance(one, StepRequest)]
         outcomes = iter(self._step(steps))
         answers = [next(outcomes) if isinstance(one, StepRequest) else one for one in opened]
-        for request, answer in zip(requests, answers, strict=True):
-            self._close(request, answer)
+        for request, one, answer in zip(requests, opened, answers, strict=True):
+            if isinstance(one, StepRequest):
+                self._close(request, answer)
         self._meters.count(answers)
         self._meters.show(self._tracker.usage())
         return [_response(answer) for answer in answers]
 
     def _open(self, request: Any) -> StepRequest | StepResult | Exception:
         """Start the sequence if asked to, and read the tensors."""
+        one = self._read(request)
+        if not isinstance(one, StepRequest):
+            self._close(request, one)  # at once: its slot may be for the next one of the batch
+        return one
+
+    def _read(self, request: Any) -> StepRequest | StepResult | Exception:
         if request.is_cancelled():
             return CancelledRequestError("the client has cancelled this request")
         try:
