@@ -148,3 +148,24 @@ async def watch(target):
     async with grpc.aio.insecure_channel(target) as channel:
         watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         yield watching, await watching.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_server_that_waits_for_its_models_still_obeys_signals(number):
+    nobody = {"TOUCHLINE_TRITON__URL": "127.0.0.1:9", "TOUCHLINE_TRITON__CONNECT_TIMEOUT_S": "600"}
+    server = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "orchestrator"),
+        env={**os.environ, **nobody, "TOUCHLINE_SERVER__PORT": "0"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(60):
+            while b"waiting for" not in await server.stderr.readline():
+                pass
+            server.send_signal(number)
+            said, _ = await server.communicate()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            server.kill()
+    assert (said, server.returncode) == (b"", 0)
