@@ -226,6 +226,7 @@ class StreamCall:
                     yield replace(frame, is_answered=True)
             else:
                 yield await self._tenant.admit(frame, is_live=config.is_live)
+        await replies.catch_up_all()
 
     async def _next_request(self) -> pb.RecognizeStreamRequest | None:
         try:
