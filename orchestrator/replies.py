@@ -124,8 +124,7 @@ class Replies:
         """
         if not self._has_caught_up:
             self._has_caught_up = True
-            for response in self._log.behind(index):
-                await self._write(response)
+            await self._write(*self._log.behind(index))
 
     def is_repeated(self, header: FrameHeader) -> bool:
         """Whether a frame was answered by an earlier call of the stream."""
@@ -134,7 +133,7 @@ class Replies:
     async def repeat(self, header: FrameHeader) -> None:
         """Answer such a frame as before, video in presentation order as ever."""
         heapq.heappush(self._held, (header.frame_index, next(self._repeats), header))
-        await self._repeat_held(self._most_held)
+        await self._write(*self._repeated(self._most_held))
         await self._give_credit()
 
     async def send(self, outcome: Outcome) -> None:
@@ -143,10 +142,10 @@ class Replies:
         Raises:
             ClientStalledError: The client does not read.
         """
-        await self._repeat_held()
-        response = self._response(outcome)
+        response, repeated = self._response(outcome), self._repeated()
+        # At once, for it is counted: were it lost on the way, it would be recognised once more.
         self._log.add(outcome, response)
-        await self._write(response)
+        await self._write(*repeated, response)
         if not isinstance(outcome, IdentityUpdate):
             await self._give_credit()
 
@@ -157,21 +156,25 @@ class Replies:
         notice = pb.DrainNotice(remaining=remaining)
         await self._write(pb.RecognizeStreamResponse(drain_notice=notice))
 
+    async def catch_up_all(self) -> None:
+        """After the last frame that is read, tell what is still due of earlier answers."""
+        await self.catch_up(math.inf)
+        await self._write(*self._repeated())
+
     async def finish(self, summary: pb.StreamSummary) -> None:
         """Send the totals.
 
         A broken connection looks like the client's last frame at first; this tells the difference.
         """
-        await self.catch_up(math.inf)
-        await self._repeat_held()
         await self._write(pb.RecognizeStreamResponse(summary=summary))
 
-    async def _repeat_held(self, most: int = 0) -> None:
-        """Answer the earliest of the frames that are held, until no more than `most` are left."""
+    def _repeated(self, most: int = 0) -> list[pb.RecognizeStreamResponse]:
+        """Return the answers of the earliest frames held, so that no more than `most` are left."""
+        answers: list[pb.RecognizeStreamResponse] = []
         while len(self._held) > most:
             _, _, header = heapq.heappop(self._held)
-            for response in self._log.of(header):
-                await self._write(response)
+            answers += self._log.of(header)
+        return answers
 
     def _response(self, outcome: Outcome) -> pb.RecognizeStreamResponse:
         if isinstance(outcome, IdentityUpdate):
@@ -189,9 +192,10 @@ class Replies:
             self._ungranted = 0
             await self._write(pb.RecognizeStreamResponse(credit_grant=grant))
 
-    async def _write(self, response: pb.RecognizeStreamResponse) -> None:
+    async def _write(self, *responses: pb.RecognizeStreamResponse) -> None:
         async with self._writing:
-            await write(self._context, response, self._stall_s)
+            for response in responses:
+                await write(self._context, response, self._stall_s)
 
 
 async def write(

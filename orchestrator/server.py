@@ -124,7 +124,7 @@ async def listening(
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain."""
+    """Serve until SIGTERM or SIGINT, then drain; one that comes before it serves just ends it."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(_threads(settings.server))
@@ -133,7 +133,15 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, stopping.set)
     if settings.server.worker is not None:
         _end_with_supervisor(stopping)
-    async with running_server(settings) as running:
+    async with contextlib.AsyncExitStack() as held:
+        try:
+            async with _broken_off_by(stopping):
+                running = await held.enter_async_context(running_server(settings))
+        except TimeoutError:
+            if not stopping.is_set():
+                raise
+            log.info("told to stop before it served")
+            return
         gc.collect()
         gc.freeze()  # else every full collection would walk all this, and stop the loop meanwhile
         sys.stdout.write(f"listening {running.target}\n")
@@ -141,6 +149,22 @@ async def serve(settings: Settings) -> None:
         await stopping.wait()
         log.info("draining for at most %.0f s", settings.server.drain_s)
         await running.drain(settings.server.drain_s)
+
+
+@contextlib.asynccontextmanager
+async def _broken_off_by(event: asyncio.Event) -> AsyncIterator[None]:
+    """Break a block off with TimeoutError when an event is set."""
+
+    async def watch(block: asyncio.Timeout) -> None:
+        await event.wait()
+        block.reschedule(asyncio.get_running_loop().time())
+
+    async with asyncio.timeout(None) as block:
+        watching = asyncio.create_task(watch(block))
+        try:
+            yield
+        finally:
+            watching.cancel()
 
 
 def _end_with_supervisor(stopping: asyncio.Event) -> None:

@@ -41,7 +41,7 @@ from orchestrator.security.tenants import Tenant
 from orchestrator.serving import ServedStream, Serving
 from orchestrator.session import StreamSession
 from orchestrator.settings import ServerSettings, Settings
-from orchestrator.stream_call import StreamCall
+from orchestrator.stream_call import StreamCall, completed
 from orchestrator.tracing import called_by
 from orchestrator.triton.client import TritonClient
 from orchestrator.types.frames import EncodedFrame, FrameHeader, GapReason, LostFrame
@@ -177,7 +177,7 @@ class PlayerRecognitionServicer(pb_grpc.PlayerRecognitionServiceServicer):
         try:
             await session.run(_only(frame), keep)
         finally:
-            await asyncio.shield(session.close())
+            await completed(session.close())
         return outcomes[0]
 
 

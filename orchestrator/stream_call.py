@@ -185,7 +185,7 @@ class StreamCall:
                 async with self._serving.guard.watching(self._principal):
                     await self._run(session, config, replies)
         finally:
-            await _completed(session.close())
+            await completed(session.close())
             log.info("stream %s ended: %s", stream.id, session.stats.gaps)
         if self._is_cut:
             raise DrainingError
@@ -226,6 +226,7 @@ class StreamCall:
                     yield replace(frame, is_answered=True)
             else:
                 yield await self._tenant.admit(frame, is_live=config.is_live)
+        await replies.catch_up_all()
 
     async def _next_request(self) -> pb.RecognizeStreamRequest | None:
         try:
@@ -265,7 +266,7 @@ def _check_same_pictures(config: StreamConfig, earlier: StreamConfig) -> None:
             )
 
 
-async def _completed(work: Coroutine[Any, Any, None]) -> None:
+async def completed(work: Coroutine[Any, Any, None]) -> None:
     """Await work to its end, however often the waiting task is cancelled meanwhile."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None

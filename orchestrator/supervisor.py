@@ -101,14 +101,21 @@ class Supervisor:
                 tasks.create_task(self._keep_running(number, env))
 
     async def _start(self, number: int, environment: dict[str, str]) -> bool:
-        """Start a worker and return whether it listens; False if it ended instead."""
+        """Start a worker and return whether it listens; False if it ended instead.
+
+        Raises:
+            ClusterError: The host has no process to spare.
+        """
         self._listening.discard(number)
-        process = self._processes[number] = await asyncio.create_subprocess_exec(
-            *self._command,
-            env=environment,
-            stdin=asyncio.subprocess.PIPE,  # held open for as long as this process lives
-            stdout=asyncio.subprocess.PIPE,
-        )
+        try:
+            process = self._processes[number] = await asyncio.create_subprocess_exec(
+                *self._command,
+                env=environment,
+                stdin=asyncio.subprocess.PIPE,  # held open for as long as this process lives
+                stdout=asyncio.subprocess.PIPE,
+            )
+        except OSError as error:
+            raise ClusterError(f"worker {number} cannot be started: {error}") from error
         if self._stopping.is_set():
             _signal(process, signal.SIGTERM)
         assert process.stdout is not None
@@ -133,8 +140,8 @@ class Supervisor:
             pause_s, begun = min(2 * pause_s, _LONGEST_PAUSE_S), time.monotonic()
             try:
                 await self._start(number, environment)
-            except OSError as error:  # the host has no process to spare now
-                log.warning("worker %d cannot be started: %s", number, error)
+            except ClusterError as error:  # later, perhaps
+                log.warning("%s", error)
 
     async def _reap(self) -> None:
         """Wait for all workers, and kill those that do not end."""

@@ -9,12 +9,13 @@ from dataclasses import replace
 from orchestrator.metrics import DEADLINE_MISSES
 from orchestrator.overload.ladder import FULL_EFFORT, Effort, Ladder, Level
 from orchestrator.overload.profile import Profile
-from orchestrator.overload.window import MovingWindow
 from orchestrator.settings import Settings
+from orchestrator.triton.meter import Rate
 from orchestrator.types.frames import Frame
 from orchestrator.types.streams import StreamConfig
 
-_RATE_WINDOW_S = 10.0
+_MEASURED_S = 10.0
+"""Time over which `Rate` counts."""
 _MISS = 2.0
 """Strain of a frame that was lost in the queue of a model."""
 _SMOOTHING = 0.2
@@ -30,23 +31,23 @@ class LoadControl:
         self.ladder = Ladder(settings.overload, time.monotonic, on_change=self.profile.clear)
         self._probe_interval_s = settings.overload.probe_interval_s
         self._probed_at = -math.inf
-        self._answered = MovingWindow(_RATE_WINDOW_S, most=4096)
+        self._answered = Rate(time.monotonic)
         self._single = asyncio.Lock()
 
     @property
     def frames_per_s(self) -> float:
         """Frames recognised per second, over the last ten seconds, in all streams."""
-        return self._answered.count(time.monotonic()) / _RATE_WINDOW_S
+        return self._answered.per_s()
 
     @property
     def is_whole(self) -> bool:
         """Whether nothing was left out of the frames of the last ten seconds."""
-        return self.ladder.normal_s >= _RATE_WINDOW_S
+        return self.ladder.normal_s >= _MEASURED_S
 
     def observe(self, stage_seconds: dict[str, float]) -> None:
         """Take note of a recognised frame and its stage times, in seconds."""
         self.profile.observe(stage_seconds)
-        self._answered.add(1.0, time.monotonic())
+        self._answered.add(1)
 
     def may_probe(self) -> bool:
         """Say whether one frame may try in spite of its expectation; the next one must wait.

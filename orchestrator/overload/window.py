@@ -31,11 +31,6 @@ class MovingWindow:
             self._sorted = sorted(value for _, value in self._values)
         return self._sorted[max(0, math.ceil(share * len(self._sorted)) - 1)]
 
-    def count(self, now: float) -> int:
-        """Return how many values there are."""
-        self._forget(now)
-        return len(self._values)
-
     def clear(self) -> None:
         """Forget all values."""
         self._values.clear()

@@ -91,7 +91,7 @@ class TritonClient:
         return view
 
     def model(self, contract: ModelContract) -> LiveModel:
-        """Return what the first replica said of a model.
+        """Return what the latest replica said of a model.
 
         Raises:
             ModelUnavailableError: There was none so far.

@@ -7,6 +7,7 @@ is terminating but still serves is told as such: its sequences move while it liv
 import asyncio
 import logging
 import random
+import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 
@@ -29,7 +30,10 @@ _LIST_TIMEOUT_S = 10.0
 _WATCH_S = 240
 """The server ends each watch after that; the next begins with a list, so nothing stays missed."""
 _SILENCE_S = _WATCH_S + 30
+_STEADY_S = 30.0
+"""A watch that lasted this long has its end forgiven."""
 _GONE = 410
+"""Our place in history was dropped: a fresh list is due, and nobody's fault."""
 
 log = logging.getLogger(__name__)
 
@@ -100,24 +104,23 @@ def _still_serves(conditions: V1EndpointConditions) -> bool:
 
 
 async def _follow(service: _Service, configuration: Configuration) -> Snapshots:
-    """List, watch, and begin again when the watch ends; ever more slowly while that fails."""
+    """List, watch, and begin again when the watch ends; ever more slowly while none lasts."""
     known: frozenset[Endpoint] | None = None
     failures = 0
     async with ApiClient(configuration) as client:
         while True:
+            begun = time.monotonic()
             try:
                 async with aclosing(_listed_and_watched(service, client)) as heard:
                     async for found in heard:
-                        failures = 0
                         if found != known:
                             yield found
                         known = found
             except Exception as error:  # noqa: BLE001  whatever the server says, go on
-                if isinstance(error, ApiException) and error.status == _GONE and not failures:
-                    failures = 1  # our place in history was dropped: a fresh list is due at once
-                    continue
-                failures += 1
-                log.warning("EndpointSlices of %s: %s", service.selector, _reason(error))
+                if not isinstance(error, ApiException) or error.status != _GONE:
+                    log.warning("EndpointSlices of %s: %s", service.selector, _reason(error))
+            # A list that succeeds is no proof of good order: it may be the watch that is refused.
+            failures = 0 if time.monotonic() - begun >= _STEADY_S else failures + 1
             await asyncio.sleep(_back_off(failures))
 
 

@@ -7,6 +7,9 @@ from orchestrator.contracts import ModelContract
 from orchestrator.errors import TensorContractError
 from orchestrator.triton.codec import LiveModel, bind
 
+_LABELS = "labels"
+"""Parameter that says what the columns of a tensor mean."""
+
 
 async def read_model(
     client: triton_aio.InferenceServerClient, contract: ModelContract, timeout_s: float
@@ -60,8 +63,14 @@ def check_replica(expected: LiveModel, found: LiveModel) -> None:
     """Compare a further replica with the model that streams were opened with.
 
     Raises:
-        TensorContractError: Its tensors have other sizes, or it takes smaller batches.
+        TensorContractError: Its tensors have other sizes or labels, or it takes smaller batches.
     """
+    labels, other = (model.parameters.get(_LABELS) for model in (expected, found))
+    if labels != other:
+        raise TensorContractError(
+            expected.contract.name,
+            f"expected labels {labels} as of the other replicas, live server has {other}",
+        )
     if found.sizes != expected.sizes or found.max_batch_size < expected.max_batch_size:
         raise TensorContractError(
             expected.contract.name,

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import replace
 
 from orchestrator.contracts import ModelContract
 from orchestrator.errors import ModelError, ModelUnavailableError
@@ -59,7 +60,7 @@ class Members:
 
     @property
     def model(self) -> LiveModel | None:
-        """What the first replica said of the model; None until there was one."""
+        """What the latest replica said of the model, its batch that of the first; None before."""
         return self._model
 
     @property
@@ -143,9 +144,10 @@ class Members:
 
     def admit(self, replica: Replica, model: LiveModel) -> None:
         """Let a replica in; see `attendant.Pool`."""
-        if self._model is None:
-            self._model = model
-        check_replica(self._model, model)
+        known = self._model or model
+        check_replica(known, model)
+        # Weights may be rolled out anew meanwhile: what goes with them is as the last one says.
+        self._model = replace(model, max_batch_size=known.max_batch_size)
         self._refusals.pop(replica, None)
         replica.come_back(model)
 

@@ -27,32 +27,38 @@ async def reload(
         client: Of the server.
         model: Name of the model.
         is_first: Whether a model that is not ready must be in others' hands; else it may be one
-            that was unloaded here and did not load.
+            that was unloaded and did not load, here or by somebody who is gone.
 
     Raises:
-        TimeoutError: It took too long.
+        TimeoutError: It took too long, here or in others' hands.
         InferenceServerException: The server refused, or runs without model control.
     """
     await asyncio.sleep(random.uniform(0, _SPREAD_S))
     async with asyncio.timeout(RELOAD_S):
-        if await client.is_model_ready(model, client_timeout=_CALL_S):
+        if "READY" in await _states(client, model):  # loaded, that is; its process may be dead
             await _unload(client, model)
         elif is_first:
-            return  # somebody else is at it
+            await _reloaded(client, model)
+            return
         await client.load_model(model)
+
+
+async def _reloaded(client: triton_aio.InferenceServerClient, model: str) -> None:
+    """Wait for a model that somebody else is at."""
+    while "READY" not in await _states(client, model):  # noqa: ASYNC110  only polling tells
+        await asyncio.sleep(_POLL_S)
 
 
 async def _unload(client: triton_aio.InferenceServerClient, model: str) -> None:
     await client.unload_model(model, client_timeout=_CALL_S)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_UNLOAD_S):
-            while await _is_loaded(client, model):  # noqa: ASYNC110  only polling tells
+            # Any version may be ready, or still unloading.
+            while await _states(client, model) - {"", "UNAVAILABLE"}:  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_S)
 
 
-async def _is_loaded(client: triton_aio.InferenceServerClient, model: str) -> bool:
-    """Whether any version of a model is ready, or still unloading."""
+async def _states(client: triton_aio.InferenceServerClient, model: str) -> set[str]:
+    """Return the states of a model's versions."""
     index = await client.get_model_repository_index(client_timeout=_CALL_S)
-    return any(
-        entry.name == model and entry.state not in {"", "UNAVAILABLE"} for entry in index.models
-    )
+    return {entry.state for entry in index.models if entry.name == model}

@@ -43,6 +43,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         gate: Inferences wait until it is set.
         slots: Sequences it holds; a further START is refused.
         width: The model's live width; the contract says 1.
+        parameters: Of the model's config.
         answer_width: That of its answers.
         questions: How often it was asked whether it lives.
         calls: Inferences that came in.
@@ -57,6 +58,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     max_batch_size: int = 4
     width: int = 1
     answer_width: int = 1
+    parameters: dict[str, str] = field(default_factory=dict)
     has_model_control: bool = True
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     sequences: set[int] = field(default_factory=set)
@@ -98,6 +100,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelConfig(self, request, context):
         config = model_config_pb2.ModelConfig(name=request.name, max_batch_size=self.max_batch_size)
         config.instance_group.add(count=1)
+        for key, value in self.parameters.items():
+            config.parameters[key].string_value = value
         return service_pb2.ModelConfigResponse(config=config)
 
     async def SystemSharedMemoryRegister(self, request, context):

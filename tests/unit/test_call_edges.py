@@ -7,7 +7,12 @@ import pytest
 from soccer.v1 import player_recognition_pb2 as pb
 from soccer.v1 import player_recognition_pb2_grpc as pb_grpc
 
+from orchestrator.ledger import Ledger
+from orchestrator.security.audit import Call
+from orchestrator.security.tenants import Tenant
+from orchestrator.settings import ServerSettings
 from orchestrator.stages.detect import Detector
+from orchestrator.stages.track import Tracker
 from tests.unit.scripted_server import scripted_server
 from tests.unit.stream_calls import call, is_free, send, two_workers
 from tests.unit.test_session import GOOD
@@ -50,3 +55,30 @@ async def test_a_fault_of_ours_in_a_single_image_is_not_laid_to_the_caller(monke
             )
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert caught.value.details() == "the server failed on this frame"
+
+
+async def test_a_single_image_whose_caller_is_gone_has_its_place_until_it_is_done_with(monkeypatch):
+    begun, gate, track = asyncio.Event(), asyncio.Event(), Tracker.track
+
+    async def wait_and_track(*args, **options):
+        begun.set()
+        await gate.wait()
+        return await track(*args, **options)
+
+    monkeypatch.setattr(Tracker, "track", wait_and_track)
+    image = pb.RecognizeFrameRequest(encoding=pb.FRAME_ENCODING_JPEG, data=GOOD)
+    call = Call("1", "RecognizeFrame", "", "")
+    async with scripted_server() as running:
+        servicer = running.servicer
+        tenant = Tenant("default", Ledger(ServerSettings()).account("default"))
+        recognizing = asyncio.create_task(servicer._recognize_still(call, image, tenant))
+        await asyncio.wait_for(begun.wait(), 20)
+        for _ in range(2):  # the client vanishes, and the server stops
+            recognizing.cancel()
+            ended, _ = await asyncio.wait({recognizing}, timeout=0.3)
+            assert not ended
+        assert servicer._places_taken == 1
+        gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await recognizing
+        assert servicer._places_taken == 0

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
@@ -14,6 +15,7 @@ from kubernetes_asyncio.client import Configuration
 from orchestrator.errors import SettingError
 from orchestrator.triton import endpoint_slices
 from orchestrator.triton.endpoints import endpoints, resolved
+from tests.patience import until
 
 
 async def next_of(snapshots):
@@ -252,6 +254,32 @@ async def test_an_api_server_in_trouble_changes_nothing_until_it_is_well(monkeyp
         await api.end_watch()
         assert await hearing == {("10.0.0.7:8001", False)}
         assert api.lists == 5
+
+
+@pytest.mark.parametrize("status", [403, 410])
+async def test_an_api_server_that_lists_but_refuses_to_watch_is_asked_ever_more_slowly(
+    monkeypatch, status
+):
+    pauses = []
+
+    async def sleep(seconds):
+        pauses.append(seconds)
+        await (asyncio.Event().wait() if len(pauses) == 6 else real_sleep(0))
+
+    async def refuse(_):
+        return web.json_response({"kind": "Status"}, status=status)
+
+    async with api_server(slice_of("one", ("10.0.0.1", *UP))) as (api, snapshots):
+        await next_of(snapshots)
+        real_sleep, clock = asyncio.sleep, SimpleNamespace(sleep=sleep)
+        monkeypatch.setattr(endpoint_slices, "asyncio", clock)
+        monkeypatch.setattr(api, "_watch", refuse)
+        hearing = asyncio.create_task(anext(snapshots))
+        await until(lambda: len(pauses) == 6)
+        hearing.cancel()
+        await asyncio.gather(hearing, return_exceptions=True)
+    assert api.lists == 6
+    assert pauses[-1] > 4 * pauses[0]
 
 
 def test_the_back_off_is_bounded():

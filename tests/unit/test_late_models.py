@@ -17,10 +17,18 @@ from orchestrator.types.results import Degradation, Recognition
 from orchestrator.types.streams import StreamConfig
 from tests.patience import until
 from tests.unit import scripted_triton
-from tests.unit.fake_triton import ECHO, FOLLOWER, FakeTriton, numbers, serving
+from tests.unit.fake_triton import (
+    ECHO,
+    FOLLOWER,
+    GOING,
+    FakeTriton,
+    fake_tritons,
+    numbers,
+    serving,
+)
 from tests.unit.recorded_match import KIT, Match
 from tests.unit.scripted_triton import ScriptedTriton
-from tests.unit.test_pool import QUICK
+from tests.unit.test_pool import EJECTED, QUICK, READY, ask, client, states
 from tests.unit.test_session import PERSON, encoded
 
 UNIDENTIFIED = Degradation.IDENTIFICATION_UNAVAILABLE
@@ -184,3 +192,30 @@ def test_kits_learnt_before_the_sides_name_them_later():
     rows = np.stack([KIT[0], KIT[1]] * 4)
     clusters.fit(rows)
     assert clusters.belief(KIT[0], TeamBelief(None, 0.0)).team is Team.B
+
+
+async def test_a_replica_whose_columns_mean_something_else_is_refused(caplog):
+    async with (
+        fake_tritons(1, parameters={"labels": "player,ball"}) as fakes,
+        fake_tritons(1, parameters={"labels": "ball,player"}, is_ready=False) as late,
+        client(fakes + late) as triton,
+    ):
+        late[0].is_ready = True
+        await until(lambda: "expected labels player,ball as of the other" in caplog.text)
+        assert states(triton) == {READY: 1, EJECTED: 1}
+
+
+async def test_weights_that_are_rolled_out_while_we_run_are_told():
+    async with (
+        fake_tritons(1, parameters={"weights": "old"}) as fakes,
+        client(fakes, patience_s=20) as triton,
+    ):
+        assert triton.model(ECHO).parameters == {"weights": "old"}
+        fakes[0].is_ready, fakes[0].fault = False, GOING
+        asking = asyncio.create_task(ask(triton, 5))
+        await until(lambda: states(triton) == {EJECTED: 1})
+        fakes[0].parameters, fakes[0].max_batch_size = {"weights": "new"}, 8
+        fakes[0].is_ready, fakes[0].fault = True, None
+        assert await asking == [5]
+        assert triton.model(ECHO).parameters == {"weights": "new"}
+        assert triton.model(ECHO).max_batch_size == 4

@@ -89,9 +89,10 @@ def test_as_long_as_no_capacity_is_known_the_number_of_live_streams_doubles_at_m
         assert admitted(cluster, stack, 64) == 8
 
 
-def test_once_a_capacity_is_known_it_alone_decides_how_many_come_at_once():
-    cluster = Cluster([pool("rfdetr_detector", rows_per_s=25, capacity=2000)])
-    cluster.answer(25)
+@pytest.mark.parametrize("frames_per_s", [25, 1000])
+def test_once_a_capacity_is_known_it_alone_decides_how_many_come_at_once(frames_per_s):
+    cluster = Cluster([pool("rfdetr_detector", rows_per_s=frames_per_s, capacity=2000)])
+    cluster.answer(frames_per_s)
     with ExitStack() as stack:
         admit(cluster, stack, count=64)
 
@@ -151,7 +152,7 @@ def test_what_a_frame_costs_is_remembered_while_nobody_streams():
     cluster.answer(25)
     with ExitStack() as stack, pytest.raises(OverloadedError):
         admit(cluster, stack)
-    cluster.control._answered.clear()
+    cluster.control._answered._seconds.clear()
     cluster.pools = [pool("rfdetr_detector", rows_per_s=0, capacity=100)]
     with ExitStack() as stack, pytest.raises(OverloadedError):
         admit(cluster, stack)

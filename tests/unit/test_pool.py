@@ -15,6 +15,7 @@ from orchestrator.errors import (
     TensorContractError,
 )
 from orchestrator.settings import TritonSettings
+from orchestrator.triton import repair
 from orchestrator.triton.client import TritonClient
 from orchestrator.triton.replica import Replica
 from orchestrator.triton.snapshot import ReplicaState
@@ -192,6 +193,25 @@ async def test_a_repair_whose_load_fails_is_tried_again():
         fakes[0].fault = STUB_DIED
         assert await ask(triton, 5) == [5]
         assert fakes[0].reloads == ["unload", "load"]
+
+
+async def test_a_repair_that_somebody_else_began_and_never_ended_is_taken_over(monkeypatch):
+    monkeypatch.setattr(repair, "RELOAD_S", 1.0)
+    async with fake_tritons(1) as fakes, client(fakes, patience_s=20) as triton:
+        fakes[0].is_ready, fakes[0].fault = False, STUB_DIED
+        assert await ask(triton, 5) == [5]
+        assert fakes[0].reloads == ["load"]
+
+
+async def test_a_repair_that_somebody_else_has_begun_is_left_to_them():
+    async with fake_tritons(1) as fakes, client(fakes, patience_s=20) as triton:
+        fakes[0].is_ready, fakes[0].fault = False, STUB_DIED
+        asking = asyncio.create_task(ask(triton, 5))
+        await until(lambda: states(triton)[ReplicaState.REPAIRING] == 1)
+        await asyncio.sleep(repair._SPREAD_S + 0.2)
+        fakes[0].is_ready, fakes[0].fault = True, None
+        assert await asking == [5]
+        assert fakes[0].reloads == []
 
 
 async def test_without_model_control_repairs_are_given_up_and_the_replica_stays_out():

@@ -8,17 +8,20 @@ import sys
 from types import SimpleNamespace
 
 import grpc
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from soccer.v1 import player_recognition_pb2 as pb
 
 from orchestrator.drain import Drain
 from orchestrator.errors import ConnectionLostError
 from orchestrator.replies import AnswerLog, Replies
 from orchestrator.security.audit import Call
 from orchestrator.stream_call import StreamCall
-from orchestrator.types.frames import Encoding
+from orchestrator.types.frames import Encoding, FrameHeader, GapReason, LostFrame
 from orchestrator.types.streams import StreamConfig
 from tests.patience import until
+from tests.stream.streams import coded_stream
 from tests.unit.relay import Relay
 from tests.unit.scripted_server import scripted_server
 from tests.unit.scripted_triton import ScriptedTriton
@@ -148,3 +151,72 @@ async def watch(target):
     async with grpc.aio.insecure_channel(target) as channel:
         watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         yield watching, await watching.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_server_that_waits_for_its_models_still_obeys_signals(number):
+    nobody = {"TOUCHLINE_TRITON__URL": "127.0.0.1:9", "TOUCHLINE_TRITON__CONNECT_TIMEOUT_S": "600"}
+    server = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "orchestrator"),
+        env={**os.environ, **nobody, "TOUCHLINE_SERVER__PORT": "0"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(60):
+            while b"waiting for" not in await server.stderr.readline():
+                pass
+            server.send_signal(number)
+            said, _ = await server.communicate()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            server.kill()
+    assert (said, server.returncode) == (b"", 0)
+
+
+VIDEO = StreamConfig("m", Encoding.H264)
+
+
+def replies_over(write, log):
+    context = SimpleNamespace(write=write)
+    return Replies(context, VIDEO, log, credit=8, stall_s=60.0)
+
+
+async def test_what_is_counted_is_known_as_answered_though_earlier_answers_do_not_get_through():
+    async def vanish(response):
+        raise grpc.aio.UsageError("the call has ended")
+
+    log, answers = AnswerLog(8), [LostFrame(FrameHeader(i), GapReason.INTERNAL, "") for i in (0, 1)]
+    log.add(answers[0], pb.RecognizeStreamResponse())
+    replies = replies_over(vanish, log)
+    await replies.repeat(answers[0].header)  # held until it is clear that none comes before it
+    with pytest.raises(ConnectionLostError):
+        await replies.send(answers[1])
+    assert not replies.is_repeated(answers[1].header)
+    assert log.newest_index == 1
+
+
+async def test_a_server_that_drains_answers_units_again_that_it_has_read():
+    images = [np.full((96, 160, 3), 60 + 5 * index, np.uint8) for index in range(12)]
+    stream_config, units = coded_stream(images, "h264")
+    video = {"encoding": stream_config.encoding}
+    requests = [pb.RecognizeStreamRequest(frame=unit) for unit in units]
+    async with scripted_server() as running:
+        async with call(running.target, **video) as (stream, started):
+            for request in requests:
+                await stream.write(request)
+            while (await stream.read()).recognition.frame_index != 3:
+                pass
+        await is_free(running)
+        token = started.resume_token
+        async with call(running.target, **video, resume_token=token) as (stream, _):
+            for request in requests[:4]:  # in decoding order
+                await stream.write(request)
+            assert (await stream.read()).HasField("credit_grant")  # all four are read
+            draining = asyncio.create_task(running.drain(2.0))
+            told = []
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                while (response := await stream.read()) is not grpc.aio.EOF:
+                    told += [response.recognition.frame_index] * response.HasField("recognition")
+        assert told == [0, 1, 2, 3]
+        await draining

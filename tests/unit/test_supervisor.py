@@ -163,6 +163,12 @@ async def test_a_worker_that_cannot_start_is_said_at_once():
         await asyncio.wait_for(supervisor.run(), 60)
 
 
+async def test_a_worker_for_which_the_host_has_no_process_is_said_with_the_reason():
+    supervisor = Supervisor(ServerSettings(port=0, workers=2), ("/no/such/program",))
+    with pytest.raises(ClusterError, match="cannot be started: .*No such file"):
+        await asyncio.wait_for(supervisor.run(), 60)
+
+
 async def test_a_port_that_is_taken_is_named():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
