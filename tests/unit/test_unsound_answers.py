@@ -52,3 +52,14 @@ async def test_a_mask_without_a_score_vouches_for_nobody_and_the_stream_goes_on(
         assert [track.object_id for track in tracks.seen] == [1, 2]
     tracks = await subject.track(frame(4), people())
     assert [track.object_id for track in tracks.seen] == [2]
+
+
+@pytest.mark.parametrize("spoilt", [(np.nan, 10, np.nan, 60), (0, 0, np.inf, np.inf)])
+async def test_who_has_a_mask_without_a_place_is_awaited_like_anybody_unseen(spoilt):
+    triton = ScriptedTriton(move=lambda i, age, box: (spoilt if i == 1 and age > 3 else box, 0.9))
+    subject = tracker(triton)
+    for index in range(9):
+        found = people() if 5 <= index < 8 else people(LEFT, RIGHT)
+        tracks = await subject.track(frame(index), found)
+        assert all(np.isfinite(track.xyxy).all() for track in tracks.seen)
+    assert [track.object_id for track in tracks.seen] == [1, 2]
