@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
-from orchestrator.settings import IdentifySettings, NumberSettings
+from orchestrator.session import StreamSession
+from orchestrator.settings import IdentifySettings, NumberSettings, Settings
 from orchestrator.stages.identify import Identifier
 from orchestrator.stages.number import NumberReader
+from orchestrator.types.frames import Encoding
+from orchestrator.types.people import TeamSheet
+from orchestrator.types.streams import StreamConfig
 from orchestrator.types.tracks import Track, Tracks, TrackState
 from tests.unit.scripted_triton import ScriptedTriton
 from tests.unit.tracked_people import LEFT, RIGHT, frame, people, tracker
@@ -28,6 +32,18 @@ async def test_an_embedding_that_is_not_finite_is_dropped(spoilt):
     identifier = Identifier(triton, IdentifySettings(), frame_rate=10)
     embeddings = await identifier.embed(frame(), seen(), 0)
     assert list(embeddings) == [2]
+
+
+async def test_kits_that_are_not_finite_name_no_side(caplog):
+    class Spoilt(ScriptedTriton):
+        def _siglip_text(self, inputs, step):
+            return {"embedding": np.full((len(inputs["text"]), 4), np.nan, np.float32)}
+
+    config = StreamConfig("spoilt", Encoding.JPEG, team_b=TeamSheet(kit_description="red"))
+    session = await StreamSession.open(config, Spoilt(), Settings())
+    assert session.state.ledger.awaits_kits
+    assert "siglip_text: embedding: expected finite numbers" in caplog.text
+    await session.close()
 
 
 @pytest.mark.parametrize("head", ["number_visible", "tens", "units", "role"])
