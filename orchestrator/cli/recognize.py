@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -126,17 +127,23 @@ class _Drawing:
         )
         self._pictures: Iterator[tuple[int, Pixels]] = frames(video)
         self._ahead: tuple[int, Pixels] | None = None
+        self._turn = threading.Lock()
+        """Who is interrupted leaves a thread behind that still draws."""
 
     def __enter__(self) -> Self:
         self._output.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._output.__exit__(*error)
+        with self._turn:
+            self._output.__exit__(*error)
 
     def add(self, response: pb.RecognizeStreamResponse, untrained: bool) -> None:
         """Draw a recognition or a gap; other responses show nothing."""
-        banner = UNTRAINED_BANNER if untrained else None
+        with self._turn:
+            self._add(response, UNTRAINED_BANNER if untrained else None)
+
+    def _add(self, response: pb.RecognizeStreamResponse, banner: str | None) -> None:
         if response.HasField("recognition"):
             pixels = self._picture(response.recognition.frame_index)
             if pixels is not None:
