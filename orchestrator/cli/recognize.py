@@ -25,6 +25,7 @@ from orchestrator.types.pictures import Pixels
 
 UNTRAINED_BANNER = "RANDOM WEIGHTS: NOT A RESULT"
 _VIDEO_NAME = "annotated.mp4"
+_BEGUN_ANEW = "the server lost the stream: track ids and totals are those from here on"
 
 
 async def recognize_file(options: argparse.Namespace) -> int:
@@ -56,6 +57,7 @@ async def _recognize(
 ) -> dict[str, Any]:
     begun = time.monotonic()
     untrained: list[str] = []
+    has_begun = False
     summary = pb.StreamSummary()
     with ResultFiles(directory) as files, _progress(video) as progress:
         drawing = None if options.no_video else _Drawing(directory, video)
@@ -63,6 +65,9 @@ async def _recognize(
             async for response in client.recognize_stream(config, _paced(video, options.live)):
                 files.write(response)
                 if response.HasField("started"):
+                    if has_begun and not response.started.is_resumed:
+                        console.print(f"[bold yellow]{_BEGUN_ANEW}[/]")
+                    has_begun = True
                     untrained = [m.name for m in response.started.models if m.untrained]
                     _warn(untrained)
                 if response.HasField("summary"):
