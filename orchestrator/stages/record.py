@@ -153,7 +153,8 @@ class IdentityLedger:
             for person in self._people.values()
             if person.last_count >= self._cut_count
         ]
-        recently = [(person, away_s) for person, away_s in away if away_s <= _RETURN_S]
+        longest_s = min(_RETURN_S, self._identify.reidentify_s)
+        recently = [(person, away_s) for person, away_s in away if away_s <= longest_s]
         carried = tracks.shift.moved(stacked([person.xyxy for person, _ in recently]))
         for (person, _), box in zip(recently, carried, strict=True):
             person.xyxy = box
