@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 
+from orchestrator.errors import TensorContractError
 from orchestrator.session import StreamSession
-from orchestrator.settings import IdentifySettings, NumberSettings, Settings
+from orchestrator.settings import DetectSettings, IdentifySettings, NumberSettings, Settings
+from orchestrator.stages.detect import Detector
 from orchestrator.stages.identify import Identifier
 from orchestrator.stages.number import NumberReader
 from orchestrator.types.frames import Encoding
 from orchestrator.types.people import TeamSheet
 from orchestrator.types.streams import StreamConfig
 from orchestrator.types.tracks import Track, Tracks, TrackState
+from tests.unit import scripted_triton
 from tests.unit.scripted_triton import ScriptedTriton
 from tests.unit.tracked_people import LEFT, RIGHT, frame, people, tracker
 
@@ -23,6 +26,16 @@ def seen() -> Tracks:
             for object_id, box in enumerate(boxes, 1)
         )
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("thresholds", "0.4,high"), ("thresholds", "0.4,nan"), ("tiles", "0"), ("tiles", "1.5")],
+)
+def test_a_detector_of_unsound_parameters_is_refused_by_their_name(name, text, monkeypatch):
+    monkeypatch.setitem(scripted_triton._PARAMETERS["rfdetr_detector"], name, text)
+    with pytest.raises(TensorContractError, match=f"'{name}': expected numbers .* got '{text}'"):
+        Detector(ScriptedTriton(), DetectSettings())
 
 
 @pytest.mark.parametrize("spoilt", [np.nan, np.inf])
