@@ -158,7 +158,7 @@ class Painter:
             paste(canvas, sprite, x + round(0.8 * pad), y)
             x += sprite.shape[1] + 2 * pad
         if self._frame_rate is not None:
-            seconds = frame_index / self._frame_rate
+            seconds = round(frame_index / self._frame_rate, 2)
             clock = f"frame {frame_index}   {int(seconds // 60):02d}:{seconds % 60:05.2f}"
             sprite = text_sprite(clock, pad, WHITE)
             paste(canvas, sprite, canvas.shape[1] - sprite.shape[1] - pad, y)

@@ -43,7 +43,8 @@ class ResultFiles:
 
     `results.jsonl` has one response a line, as protobuf JSON with the proto's field names;
     `mot.txt` is in MOTChallenge form, frames counted from 1, with the ids that tracks have in the
-    end, after all merges.
+    end, after all merges. Where a server lost the stream and began it anew, ids in `mot.txt` go on
+    behind those of before.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -53,6 +54,7 @@ class ResultFiles:
         self._boxes = self._files.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115  is closed
         """The lines of `mot.txt`, with the ids as they were said at once."""
         self._merged = MergedIds()
+        self._highest_id = self._earlier_ids = 0
 
     def __enter__(self) -> Self:
         return self
@@ -70,11 +72,14 @@ class ResultFiles:
             indent=None,
         )
         self._results.write(text + "\n")
-        if response.HasField("recognition"):
+        if response.HasField("started") and not response.started.is_resumed:
+            self._earlier_ids = self._highest_id
+        elif response.HasField("recognition"):
             self._note_boxes(response.recognition)
         elif response.HasField("identity_update"):
             update = response.identity_update
-            self._merged.note(update.track_id, update.merged_into_track_id)
+            into = update.merged_into_track_id
+            self._merged.note(self._unique(update.track_id), into and self._unique(into))
 
     def write_summary(self, summary: pb.StreamSummary, facts: dict[str, Any]) -> dict[str, Any]:
         """Write the totals, with the client's own facts first; return what was written."""
@@ -91,10 +96,16 @@ class ResultFiles:
         for player in recognition.players:
             box = player.box
             self._boxes.write(
-                f"{recognition.frame_index + 1},{player.track_id},{box.x_min:.2f},{box.y_min:.2f},"
+                f"{recognition.frame_index + 1},{self._unique(player.track_id)},"
+                f"{box.x_min:.2f},{box.y_min:.2f},"
                 f"{box.x_max - box.x_min:.2f},{box.y_max - box.y_min:.2f},"
                 f"{player.confidence:.4f},-1,-1,-1\n"
             )
+
+    def _unique(self, track_id: int) -> int:
+        """Return a track's id among those of all times that the stream was begun."""
+        self._highest_id = max(self._highest_id, self._earlier_ids + track_id)
+        return self._earlier_ids + track_id
 
     def _write_mot(self) -> None:
         self._boxes.seek(0)

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from orchestrator.types.pictures import Pixels
 
 UNTRAINED_BANNER = "RANDOM WEIGHTS: NOT A RESULT"
 _VIDEO_NAME = "annotated.mp4"
+_BEGUN_ANEW = "the server lost the stream: track ids and totals are those from here on"
 
 
 async def recognize_file(options: argparse.Namespace) -> int:
@@ -55,6 +57,7 @@ async def _recognize(
 ) -> dict[str, Any]:
     begun = time.monotonic()
     untrained: list[str] = []
+    has_begun = False
     summary = pb.StreamSummary()
     with ResultFiles(directory) as files, _progress(video) as progress:
         drawing = None if options.no_video else _Drawing(directory, video)
@@ -62,6 +65,9 @@ async def _recognize(
             async for response in client.recognize_stream(config, _paced(video, options.live)):
                 files.write(response)
                 if response.HasField("started"):
+                    if has_begun and not response.started.is_resumed:
+                        console.print(f"[bold yellow]{_BEGUN_ANEW}[/]")
+                    has_begun = True
                     untrained = [m.name for m in response.started.models if m.untrained]
                     _warn(untrained)
                 if response.HasField("summary"):
@@ -126,17 +132,23 @@ class _Drawing:
         )
         self._pictures: Iterator[tuple[int, Pixels]] = frames(video)
         self._ahead: tuple[int, Pixels] | None = None
+        self._turn = threading.Lock()
+        """Who is interrupted leaves a thread behind that still draws."""
 
     def __enter__(self) -> Self:
         self._output.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._output.__exit__(*error)
+        with self._turn:
+            self._output.__exit__(*error)
 
     def add(self, response: pb.RecognizeStreamResponse, untrained: bool) -> None:
         """Draw a recognition or a gap; other responses show nothing."""
-        banner = UNTRAINED_BANNER if untrained else None
+        with self._turn:
+            self._add(response, UNTRAINED_BANNER if untrained else None)
+
+    def _add(self, response: pb.RecognizeStreamResponse, banner: str | None) -> None:
         if response.HasField("recognition"):
             pixels = self._picture(response.recognition.frame_index)
             if pixels is not None:

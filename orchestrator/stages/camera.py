@@ -8,6 +8,8 @@ from orchestrator.types.pictures import AT_REST, Boxes, Pixels, Shift
 
 _WIDTH = 480
 """Pictures are compared at this width: a fraction of a pixel's accuracy, at 2 ms a frame."""
+_LEAST_HEIGHT = 2
+"""A banner's picture is stretched to this, for corners are looked for at half the size."""
 _MOST_CORNERS = 100
 _LEAST_CORNERS = 12
 """Fewer cannot tell the camera's motion from people's."""
@@ -60,7 +62,8 @@ class CameraMotion:
         """
         height, width = pixels.shape[:2]
         scale = min(1.0, _WIDTH / width)
-        small = _small(pixels, round(height * scale), round(width * scale))
+        lines = max(_LEAST_HEIGHT, round(height * scale))
+        small = _small(pixels, lines, round(width * scale))
         self.shift, self.likeness = AT_REST, 1.0
         if float(cv2.meanStdDev(small)[1].max()) < _LEAST_CONTRAST:
             return

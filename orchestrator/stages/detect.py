@@ -1,6 +1,9 @@
 """RF-DETR: one frame becomes people and ball candidates; one square of it, a closer look."""
 
 import asyncio
+import math
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +26,8 @@ from orchestrator.types.detections import Detections
 from orchestrator.types.frames import Frame
 from orchestrator.types.pictures import Boxes
 
+_Number = TypeVar("_Number", int, float)
+
 BALL = "ball"
 _HINT_SHARE = 0.3
 """Share of the ball's least confidence that makes a place worth a closer look."""
@@ -44,8 +49,8 @@ class Detector:
         self._settings = settings
         self._size = model.sizes["R"]
         self._labels = _parameter(model, "labels")
-        self._thresholds = np.array(_parameter(model, "thresholds"), np.float32)
-        self._columns = int(_parameter(model, "tiles")[0])
+        self._thresholds = np.array(_numbers(model, "thresholds", float, least=0), np.float32)
+        self._columns = _numbers(model, "tiles", int, least=1)[0]
         self._is_ball = np.array([label == BALL for label in self._labels])
         self._bars = np.where(self._is_ball, _HINT_SHARE, 1.0) * self._thresholds
         if not model.sizes["L"] - 1 == len(self._labels) == len(self._thresholds):
@@ -150,3 +155,20 @@ def _parameter(model: LiveModel, name: str) -> tuple[str, ...]:
         raise TensorContractError(
             model.contract.name, f"config parameter {name!r} is missing"
         ) from error
+
+
+def _numbers(
+    model: LiveModel, name: str, kind: Callable[[str], _Number], *, least: int
+) -> list[_Number]:
+    """Read a parameter of numbers, none of them below the least."""
+    texts = _parameter(model, name)
+    try:
+        numbers = [kind(text) for text in texts]
+        if all(least <= number < math.inf for number in numbers):
+            return numbers
+    except ValueError:
+        pass
+    raise TensorContractError(
+        model.contract.name,
+        f"config parameter {name!r}: expected numbers from {least} on, got {','.join(texts)!r}",
+    )

@@ -70,7 +70,8 @@ async def embed_kits(triton: TritonClient, config: StreamConfig) -> Kits:
         Both kits; a side without a description is the other's opposite.
 
     Raises:
-        TensorContractError: The text model's space is not that of the crops.
+        TensorContractError: The text model's space is not that of the crops, or a kit's embedding
+            is not finite.
         ModelError: It gave no answer, or the model of the crops is not known yet.
     """
     space, text_space = (triton.model(m).sizes["D"] for m in (SIGLIP_EMBEDDER, SIGLIP_TEXT))
@@ -81,6 +82,8 @@ async def embed_kits(triton: TritonClient, config: StreamConfig) -> Kits:
     batch = np.array([[text.encode()] for text in texts if text], np.object_)
     reply = await triton.infer(SIGLIP_TEXT, {"text": batch})
     embedded = reply["embedding"].astype(np.float32)
+    if not np.isfinite(embedded).all():  # it would name the sides at random, and for good
+        raise TensorContractError(SIGLIP_TEXT.name, "embedding: expected finite numbers")
     if len(embedded) == 2:
         return embedded
     return np.concatenate([embedded, -embedded] if texts[0] else [-embedded, embedded])

@@ -153,7 +153,8 @@ class IdentityLedger:
             for person in self._people.values()
             if person.last_count >= self._cut_count
         ]
-        recently = [(person, away_s) for person, away_s in away if away_s <= _RETURN_S]
+        longest_s = min(_RETURN_S, self._identify.reidentify_s)
+        recently = [(person, away_s) for person, away_s in away if away_s <= longest_s]
         carried = tracks.shift.moved(stacked([person.xyxy for person, _ in recently]))
         for (person, _), box in zip(recently, carried, strict=True):
             person.xyxy = box
@@ -200,21 +201,24 @@ class IdentityLedger:
     def _lost(self, frame_count: int) -> dict[_Shirt, list[Person]]:
         """Return who may return and is known by side and number, by ascending track id."""
         lost = defaultdict[_Shirt, list[Person]](list)
+        oldest = self._oldest(frame_count)
         for person in self._people.values():
-            shirt = _shirt(person.identity)
-            if shirt is not None and person.is_lost and self._may_return(person, frame_count):
-                lost[shirt].append(person)
+            if person.is_lost and person.last_count >= oldest:
+                shirt = _shirt(person.identity)
+                if shirt is not None:
+                    lost[shirt].append(person)
         return lost
 
-    def _may_return(self, person: Person, frame_count: int) -> bool:
-        longest = self._identify.reidentify_s * self._frame_rate
-        return frame_count - person.last_count <= longest
+    def _oldest(self, frame_count: int) -> float:
+        """Return the number of the frame in which who may still return was seen at the earliest."""
+        return frame_count - self._identify.reidentify_s * self._frame_rate
 
     def _settle_long_lost(self, frame_count: int) -> None:
         """Keep of those who were lost longest only what the stream's summary says of them."""
+        oldest = self._oldest(frame_count)
         last_seen_last = sorted(self._people.values(), key=lambda person: person.last_count)
         for person in last_seen_last[:-_MOST_JUDGED]:
-            if person.is_lost and not self._may_return(person, frame_count):
+            if person.is_lost and person.last_count < oldest:
                 person.settle()
 
     def _revise(self, tracks: Tracks, frame_index: int, frame_count: int) -> list[IdentityUpdate]:

@@ -30,9 +30,8 @@ class Segment:
     """SAM2's answer for one object.
 
     Attributes:
-        xyxy: Box of the mask, `(4,)`; all zero if the mask is empty.
-        score: Belief that the object is in sight and the mask right, in `[0, 1]`; 0 where SAM2
-            gave no number.
+        xyxy: Box of the mask, `(4,)`; all zero if the mask is empty, or where SAM2 gave no number.
+        score: Belief that the object is in sight and the mask right, in `[0, 1]`; likewise.
     """
 
     xyxy: Boxes
@@ -180,7 +179,10 @@ class Segmenter:
             self._sequence_id = None if is_start else sequence_id
             raise
         self._sequence_id = sequence_id
-        names = ("object_ids", "boxes", "scores", "masks", "observed")
+        ids, boxes, scores, masks, observed = (
+            reply[name][0] for name in ("object_ids", "boxes", "scores", "masks", "observed")
+        )
+        is_sound = np.isfinite(boxes).all(axis=1, keepdims=True)
         return {
             int(object_id): Segment(
                 box,
@@ -188,7 +190,7 @@ class Segmenter:
                 Mask(frame.height, frame.width, bytes(counts).decode(), not is_observed),
             )
             for object_id, box, score, counts, is_observed in zip(
-                *(reply[name][0] for name in names), strict=True
+                ids, np.where(is_sound, boxes, np.float32(0)), scores, masks, observed, strict=True
             )
         }
 

@@ -63,22 +63,28 @@ def check(model: LiveModel, name: str, array: Tensor) -> None:
     _check(model, spec, array)
 
 
-def _check(model: LiveModel, spec: TensorSpec, array: Tensor) -> None:
-    dims = model.dims(spec)
-    fits = array.ndim == len(dims) + 1 and all(
-        expected in (-1, size) for expected, size in zip(dims, array.shape[1:], strict=False)
+def _check(model: LiveModel, spec: TensorSpec, array: Tensor, rows: int = -1) -> None:
+    dims = (rows, *model.dims(spec))
+    fits = array.ndim == len(dims) and all(
+        expected in (-1, size) for expected, size in zip(dims, array.shape, strict=True)
     )
     dtype = np_to_triton_dtype(array.dtype)
     if not fits or dtype != spec.dtype:
+        batch = "batch" if rows < 0 else rows
         raise TensorContractError(
             model.contract.name,
-            f"tensor {spec.name}: expected {spec.dtype} [batch, {', '.join(map(str, dims))}], "
-            f"got {dtype} {list(array.shape)}",
+            f"tensor {spec.name}: expected {spec.dtype} [{batch}, "
+            f"{', '.join(map(str, dims[1:]))}], got {dtype} {list(array.shape)}",
         )
 
 
-def decode(model: LiveModel, result: InferResult) -> dict[str, Tensor]:
+def decode(model: LiveModel, result: InferResult, rows: int) -> dict[str, Tensor]:
     """Return all outputs of a reply as arrays.
+
+    Args:
+        model: The model that answered.
+        result: Its reply.
+        rows: How many rows it was asked about, and must answer.
 
     Raises:
         TensorContractError: An output is missing or breaks the contract.
@@ -94,7 +100,7 @@ def decode(model: LiveModel, result: InferResult) -> dict[str, Tensor]:
         if spec.name not in arrays:
             raise TensorContractError(name, f"output {spec.name} is missing")
         outputs[spec.name] = array = arrays[spec.name]
-        _check(model, spec, array)
+        _check(model, spec, array, rows)
     return outputs
 
 

@@ -210,7 +210,7 @@ class Replica:
     async def _exchange(self, request: Request) -> dict[str, Tensor]:
         result = await self._wire.send(request)
         assert self.model is not None
-        return decode(self.model, result)
+        return decode(self.model, result, request.rows)
 
     def _changed(self) -> None:
         self.shaken.set()

@@ -42,10 +42,10 @@ _AT_REST = pan(0)
 class Match:
     """Plays frames into a ledger."""
 
-    def __init__(self, **config):
+    def __init__(self, identify: IdentifySettings | None = None, **config):
         self.ledger = IdentityLedger(
             StreamConfig("m", Encoding.JPEG, frame_rate=10, **config),
-            IdentifySettings(),
+            identify or IdentifySettings(),
             NumberSettings(),
         )
         self.count = 0

@@ -7,6 +7,7 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 from soccer.v1 import player_recognition_pb2 as pb
 
+from orchestrator.cli import annotate
 from orchestrator.cli.annotate import (
     ALERT_COLOUR,
     BALL_COLOUR,
@@ -56,6 +57,23 @@ def mask_of(region: tuple[slice, slice]) -> pb.Mask:
 
 def painter() -> Painter:
     return Painter(WIDTH, HEIGHT, title="clip", frame_rate=25)
+
+
+def test_the_clock_knows_no_sixtieth_second(monkeypatch):
+    texts = []
+
+    def noted(text: str, size: int, colour: tuple[int, int, int]) -> np.ndarray:
+        texts.append(text)
+        return text_sprite(text, size, colour)
+
+    monkeypatch.setattr(annotate, "text_sprite", noted)
+    fast = Painter(WIDTH, HEIGHT, title="clip", frame_rate=240)
+    for index in (14397, 14399):  # 59.9875 and 59.9958 s
+        fast.draw(pitch(), frame(index=index))
+    assert [text.split()[-1] for text in texts if text.startswith("frame")] == [
+        "00:59.99",
+        "01:00.00",
+    ]
 
 
 def has_colour(pixels: np.ndarray, colour: tuple[int, int, int], tolerance: int = 12) -> bool:

@@ -87,6 +87,15 @@ def test_after_a_cut_the_camera_is_followed_anew():
     assert np.abs(camera.shift.moved(CORNERS) - CORNERS - (10, 0, 10, 0)).max() < 1
 
 
+@pytest.mark.parametrize(("width", "height"), [(8192, 16), (16, 8192), (16, 16)])
+def test_pictures_of_any_admitted_form_are_followed(width, height):
+    camera = CameraMotion()
+    for seed in range(2):
+        pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+        camera.advance(pixels, NOBODY)
+    assert np.isfinite(camera.shift.moved(CORNERS)).all()
+
+
 @pytest.mark.parametrize("height", [540, 40])
 def test_a_picture_without_structure_counts_as_standing_still(height):
     camera = CameraMotion()

@@ -45,6 +45,28 @@ def test_mot_has_final_ids_and_the_results_those_said_at_once(tmp_path: Path) ->
     assert '"track_id": "5"' in (tmp_path / "results.jsonl").read_text()
 
 
+def test_tracks_of_a_stream_begun_anew_are_not_those_of_before_in_mot(tmp_path: Path) -> None:
+    def merge(track_id: int, into: int) -> pb.RecognizeStreamResponse:
+        update = pb.IdentityUpdate(track_id=track_id, merged_into_track_id=into)
+        return pb.RecognizeStreamResponse(identity_update=update)
+
+    def started(*, is_resumed: bool) -> pb.RecognizeStreamResponse:
+        return pb.RecognizeStreamResponse(started=pb.StreamStarted(is_resumed=is_resumed))
+
+    def seen(frame_index: int, track_id: int) -> pb.RecognizeStreamResponse:
+        return _recognition(frame_index, pb.Player(track_id=track_id))
+
+    with ResultFiles(tmp_path) as files:
+        for response in (
+            *(started(is_resumed=False), seen(0, 2), merge(3, 2), seen(1, 2)),
+            *(started(is_resumed=True), seen(2, 2)),
+            *(started(is_resumed=False), seen(3, 2), seen(4, 3), merge(3, 2), seen(5, 1)),
+        ):
+            files.write(response)
+    ids = [line.split(",")[1] for line in (tmp_path / "mot.txt").read_text().splitlines()]
+    assert ids == ["2", "2", "2", "5", "5", "4"]
+
+
 def _recognition(frame_index: int, player: pb.Player) -> pb.RecognizeStreamResponse:
     frame = pb.FrameRecognition(frame_index=frame_index, players=[player])
     return pb.RecognizeStreamResponse(recognition=frame)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from orchestrator.settings import IdentifySettings
 from orchestrator.types.tracks import Track, TrackState
 from tests.unit.recorded_match import KIT, Match, pan, reading, track
 
@@ -13,6 +14,17 @@ def test_a_lost_person_who_returns_nearby_and_alike_keeps_the_id():
     match.frame(ended=(1,))
     players, _ = match.frame(track(2, 110, is_new=True), embeddings={2: KIT[0]})
     assert list(players) == [1]
+
+
+@pytest.mark.parametrize(("longest_s", "expected"), [(1.0, [1]), (0.9, [2]), (0.0, [2])])
+def test_who_was_lost_for_longer_than_is_set_is_not_found_again_by_looks(longest_s, expected):
+    match = Match(IdentifySettings(reidentify_s=longest_s))
+    match.frame(track(1, 100), embeddings={1: KIT[0]})
+    match.frame(ended=(1,))
+    for _ in range(8):
+        match.frame()
+    players, _ = match.frame(track(2, 110, is_new=True), embeddings={2: KIT[0]})
+    assert list(players) == expected
 
 
 @pytest.mark.parametrize(("x", "kit"), [(110, 1), (900, 0)])

@@ -110,7 +110,18 @@ def test_an_output_whose_bytes_do_not_fill_it_is_named(contract, name, datatype)
     reply.outputs[index].shape[:] = [1, 128]
     reply.raw_output_contents[index] = b"\x09\x00"  # as of a model whose numpy is too new
     with pytest.raises(TensorContractError, match=rf"output {name}: .*{datatype} \[1, 128\]"):
-        decode(LiveModel(contract, 8, sizes), InferResult(reply))
+        decode(LiveModel(contract, 8, sizes), InferResult(reply), rows=1)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_an_answer_about_more_or_fewer_rows_than_were_asked_about_is_refused(rows):
+    reply = service_pb2.ModelInferResponse(model_name=SIGLIP_EMBEDDER.name)
+    reply.outputs.add(name="embedding", datatype="FP32", shape=[rows, 2])
+    reply.raw_output_contents.append(bytes(4 * rows * 2))
+    model = LiveModel(SIGLIP_EMBEDDER, 8, {"S": 64, "D": 2})
+    expected = rf"expected FP32 \[2, 2\], got FP32 \[{rows}, 2\]"
+    with pytest.raises(TensorContractError, match=expected):
+        decode(model, InferResult(reply), rows=2)
 
 
 def test_sizes_that_may_differ_do():
