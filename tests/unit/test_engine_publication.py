@@ -14,6 +14,7 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from training.__main__ import main
+from training.engine import publication
 from training.engine.builder import BuildOptions
 from training.engine.gate import GateError
 from training.engine.publication import build_engine
@@ -111,6 +112,15 @@ def test_another_order_does_not_overwrite_and_is_told_what_differs(build):
         with pytest.raises(InputError, match=f"holds an engine of this graph with {told}"):
             build(**other)
     assert (build() / "manifest.json").read_bytes() == before
+
+
+def test_an_engine_that_would_not_pass_todays_gate_is_not_taken_for_built(build, monkeypatch):
+    folder = build()
+    error = read_manifest(folder).figures["tens.logit_error"]
+    narrow = {**read_manifest(folder).thresholds, "logit_error": error / 2}
+    monkeypatch.setattr(publication, "thresholds", lambda _family: narrow)
+    with pytest.raises(InputError, match=r"with .*tens\.logit_error .*, at most"):
+        build()
 
 
 def test_an_fp16_graph_is_no_reference(build, tmp_path):
