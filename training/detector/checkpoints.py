@@ -54,11 +54,13 @@ def labels(model: RFDETR, *, given: str | None = None) -> list[str]:
         given: Comma list that overrides the names in the checkpoint.
 
     Raises:
-        InputError: There are not as many names as classes.
+        InputError: There are not as many names as classes, or one is empty.
     """
     classes = int(model.model_config.num_classes)
-    names = given.split(",") if given else [str(name) for name in model.class_names]
-    if len(names) != classes:
+    # As the comma list that the file will tell them in.
+    told = given or ",".join(str(name) for name in model.class_names)
+    names = [name.strip() for name in told.split(",")]
+    if len(names) != classes or not all(names):
         raise InputError(f"labels: expected {classes} names, got {len(names)}: {names}")
     return names
 
