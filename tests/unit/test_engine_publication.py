@@ -14,6 +14,7 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from training.__main__ import main
+from training.checksum import sha256_of
 from training.engine import publication
 from training.engine.builder import BuildOptions
 from training.engine.gate import GateError
@@ -21,7 +22,6 @@ from training.engine.publication import build_engine
 from training.engine.store import read_manifest, verify
 from training.engine.toolchain import Machine, Toolchain
 from training.errors import InputError
-from training.export.files import sha256
 from training.export.graph import onnx_runner
 from training.export.inputs import read_pictures
 from training.export.precision import Precision, converted
@@ -63,13 +63,13 @@ def build(tmp_path):
 
 def test_a_sound_engine_is_published_with_its_provenance(build):
     folder = build(max_batch=64)
-    assert folder.name == f"{sha256(SOURCE)[:16]}-trt11.4.0.106-sm89"
+    assert folder.name == f"{sha256_of(SOURCE)[:16]}-trt11.4.0.106-sm89"
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "model.plan"]
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["model"] == "resnet_jersey"
-    assert manifest["onnx_sha256"] == sha256(SOURCE)
-    assert manifest["plan_sha256"] == sha256(folder / "model.plan")
+    assert manifest["onnx_sha256"] == sha256_of(SOURCE)
+    assert manifest["plan_sha256"] == sha256_of(folder / "model.plan")
     assert manifest["machine"] == MACHINE.model_dump()
     assert manifest["profile"] == {"min": 1, "opt": 8, "max": 64}
     assert manifest["options"] == {"strongly_typed": True, "workspace_gib": None}

@@ -11,9 +11,10 @@ from safetensors.numpy import save_file
 
 from deploy.local.repository import config_file, read_config, staged_repository
 from training.__main__ import main
+from training.checksum import sha256_of
 from training.errors import InputError
 from training.weights.choose import use_entry, use_path
-from training.weights.registry import MODEL_REPOSITORY, Entry, File, read_registry, sha256_of
+from training.weights.registry import MODEL_REPOSITORY, Entry, File, read_registry
 
 
 @pytest.fixture
