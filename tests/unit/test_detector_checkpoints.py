@@ -29,6 +29,15 @@ def soccer_fine_tune(tmp_path_factory) -> Path:
     return path
 
 
+def test_a_checkpoint_keeps_its_head_where_its_size_has_fewer_classes(tmp_path):
+    trained = SIZES["micro"](pretrain_weights=None, num_classes=4, device="cpu").model.model
+    path = tmp_path / "last_ema.pth"
+    torch.save({"model": trained.state_dict(), "args": {"class_names": SOCCER}}, path)
+    model = load("micro", path)
+    assert labels(model) == SOCCER
+    assert torch.equal(model.model.model.class_embed.weight, trained.class_embed.weight)
+
+
 @pytest.fixture(scope="module")
 def loaded(soccer_fine_tune):
     """The fine-tune as loaded, and its fp32 graph."""

@@ -101,6 +101,12 @@ def read(checkpoint: Path) -> dict[str, Any]:
 
 
 def _trained_sizes(checkpoint: Path) -> dict[str, Any]:
-    """Return the resolution in training; published checkpoints leave it to their class."""
-    trained = read(checkpoint).get("model_config", {})
-    return {"resolution": trained["resolution"]} if "resolution" in trained else {}
+    """Return the number of classes, and the resolution but where it is left to the size's class.
+
+    Told fewer classes than there are, rfdetr would draw the head anew.
+    """
+    content = read(checkpoint)
+    trained = content.get("model_config", {})
+    resolution = {"resolution": trained["resolution"]} if "resolution" in trained else {}
+    background = 1
+    return {"num_classes": len(content["model"]["class_embed.bias"]) - background, **resolution}
