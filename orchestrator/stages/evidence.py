@@ -17,6 +17,7 @@ _LABEL_ROLES = {
     "player": Role.PLAYER,
     "goalkeeper": Role.GOALKEEPER,
     "referee": Role.REFEREE,
+    "assistant_referee": Role.REFEREE,
 }
 _LEAST_VISIBLE = 0.3
 _HEIGHT_DECAY = 0.99

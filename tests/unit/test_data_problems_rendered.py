@@ -33,6 +33,10 @@ OBJECT = ("frames", 1, "objects", 0)
             setting("people", 0, "jersey_number", value=100),
             "people[0].jersey_number: expected less",
         ),
+        (
+            setting("frames", 1, "homography_pitch_to_image", value=[[1, 2, 3]] * 3),
+            "frames[1].homography_pitch_to_image: expected a matrix that can be inverted",
+        ),
         (setting("people", 1, "id", value=1), "people[1].id: expected an id of its own, got 1"),
         (
             setting(*OBJECT, "id", value=99),

@@ -9,6 +9,7 @@ import torch
 from orchestrator.contracts import RFDETR_DETECTOR
 from training.detector.checkpoints import SIZES, labels, load
 from training.detector.export import to_onnx, torch_runner
+from training.errors import InputError
 from training.export.graph import check_graph, onnx_runner
 from training.export.precision import Precision, converted
 from training.export.rtx import check_model, load_rtx
@@ -28,6 +29,15 @@ def soccer_fine_tune(tmp_path_factory) -> Path:
     return path
 
 
+def test_a_checkpoint_keeps_its_head_where_its_size_has_fewer_classes(tmp_path):
+    trained = SIZES["micro"](pretrain_weights=None, num_classes=4, device="cpu").model.model
+    path = tmp_path / "last_ema.pth"
+    torch.save({"model": trained.state_dict(), "args": {"class_names": SOCCER}}, path)
+    model = load("micro", path)
+    assert labels(model) == SOCCER
+    assert torch.equal(model.model.model.class_embed.weight, trained.class_embed.weight)
+
+
 @pytest.fixture(scope="module")
 def loaded(soccer_fine_tune):
     """The fine-tune as loaded, and its fp32 graph."""
@@ -42,6 +52,10 @@ def test_a_soccer_fine_tune_loads_and_becomes_a_graph_of_the_contract(soccer_fin
     assert saved.keys() == state.keys()
     assert all(torch.equal(saved[name], state[name]) for name in saved)
     assert labels(model) == SOCCER
+    assert labels(model, given=", ".join(SOCCER)) == list(SOCCER)
+    for wrong in ("player,ball", "player,,referee,ball"):
+        with pytest.raises(InputError, match="labels: expected 4 names"):
+            labels(model, given=wrong)
 
     check_graph(graph, RFDETR_DETECTOR)
     shapes = {

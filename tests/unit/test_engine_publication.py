@@ -14,13 +14,14 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from training.__main__ import main
+from training.checksum import sha256_of
+from training.engine import publication
 from training.engine.builder import BuildOptions
 from training.engine.gate import GateError
 from training.engine.publication import build_engine
 from training.engine.store import read_manifest, verify
 from training.engine.toolchain import Machine, Toolchain
 from training.errors import InputError
-from training.export.files import sha256
 from training.export.graph import onnx_runner
 from training.export.inputs import read_pictures
 from training.export.precision import Precision, converted
@@ -62,13 +63,13 @@ def build(tmp_path):
 
 def test_a_sound_engine_is_published_with_its_provenance(build):
     folder = build(max_batch=64)
-    assert folder.name == f"{sha256(SOURCE)[:16]}-trt11.4.0.106-sm89"
+    assert folder.name == f"{sha256_of(SOURCE)[:16]}-trt11.4.0.106-sm89"
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "model.plan"]
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["model"] == "resnet_jersey"
-    assert manifest["onnx_sha256"] == sha256(SOURCE)
-    assert manifest["plan_sha256"] == sha256(folder / "model.plan")
+    assert manifest["onnx_sha256"] == sha256_of(SOURCE)
+    assert manifest["plan_sha256"] == sha256_of(folder / "model.plan")
     assert manifest["machine"] == MACHINE.model_dump()
     assert manifest["profile"] == {"min": 1, "opt": 8, "max": 64}
     assert manifest["options"] == {"strongly_typed": True, "workspace_gib": None}
@@ -111,6 +112,15 @@ def test_another_order_does_not_overwrite_and_is_told_what_differs(build):
         with pytest.raises(InputError, match=f"holds an engine of this graph with {told}"):
             build(**other)
     assert (build() / "manifest.json").read_bytes() == before
+
+
+def test_an_engine_that_would_not_pass_todays_gate_is_not_taken_for_built(build, monkeypatch):
+    folder = build()
+    error = read_manifest(folder).figures["tens.logit_error"]
+    narrow = {**read_manifest(folder).thresholds, "logit_error": error / 2}
+    monkeypatch.setattr(publication, "thresholds", lambda _family: narrow)
+    with pytest.raises(InputError, match=r"with .*tens\.logit_error .*, at most"):
+        build()
 
 
 def test_an_fp16_graph_is_no_reference(build, tmp_path):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.unit import synthetic_match as match
-from tests.unit.evaluated_match import FIGURES, PEOPLE, assert_moved, figures, loaded
+from tests.unit.evaluated_match import FIGURES, PEOPLE, assert_moved, figures, flat, loaded
 from training.evaluation import scores
 
 
@@ -181,3 +181,15 @@ def test_clips_are_pooled_by_their_counts(tmp_path):
     assert metrics["pooled"]["detection"]["recall"] == 0.5
     assert metrics["pooled"]["tracking"]["deta"] == 0.5
     assert metrics["pooled"]["frames"] == 2 * match.FRAMES
+
+
+def test_of_nobody_neither_tracking_nor_the_game_state_is_measured(tmp_path):
+    run, clip = loaded(tmp_path, match.damaged(lambda said: said.update(players=[])))
+    balls = tuple(tuple(seen for seen in frame if seen.is_ball) for frame in clip.sightings)
+    deserted = flat(scores.evaluate([(run, replace(clip, sightings=balls))])["pooled"])
+    for name in ("hota", "deta", "assa", "loca", "hota50", "idf1", "mota"):
+        assert deserted[f"tracking.{name}"] is None
+    assert deserted["revised.hota"] is None
+    assert deserted["game_state.gs_hota"] is None
+    unseen = flat(scores.evaluate([(run, clip)])["pooled"])
+    assert unseen["tracking.hota"] == unseen["game_state.gs_hota"] == 0

@@ -55,9 +55,10 @@ def test_a_role_and_a_kit_are_revised_within_two_minutes_of_a_half():
     assert float(one.embedding @ KIT[1]) > float(one.embedding @ KIT[0])
 
 
-def test_a_role_by_the_detector_alone_is_revised_within_two_minutes():
+@pytest.mark.parametrize("official", ["referee", "assistant_referee"])
+def test_a_role_by_the_detector_alone_is_revised_within_two_minutes(official):
     one = person()
-    for label, seconds in (("player", 600), ("referee", 120)):
+    for label, seconds in (("player", 600), (official, 120)):
         for _ in range(25 * seconds):
             one.see(track(1, label=label), 0, 0)
     assert one.role(SETTINGS)[0] is Role.REFEREE

@@ -11,10 +11,11 @@ import torch
 
 from orchestrator.contracts import RESNET_JERSEY
 from training.__main__ import main
+from training.checksum import sha256_of
 from training.detector.checkpoints import SIZES
 from training.errors import InputError
 from training.export.families import JERSEY
-from training.export.files import AgreementError, Source, export_files, sha256
+from training.export.files import AgreementError, Source, export_files
 from training.export.graph import check_graph, onnx_runner
 from training.export.precision import Precision
 from training.jersey.checkpoints import save
@@ -63,10 +64,10 @@ def test_the_jersey_net_is_written_in_every_precision_with_a_record(jersey, tmp_
     record = json.loads((out / "export.json").read_text())
     assert list(record["files"]) == names
     for name, facts in record["files"].items():
-        assert facts["sha256"] == sha256(out / name)
+        assert facts["sha256"] == sha256_of(out / name)
         assert facts["bytes"] == (out / name).stat().st_size
         assert facts["against_torch"]["units.logit_error"] < 0.4
-        assert facts["checkpoint"] == {"name": "jersey.pt", "sha256": sha256(jersey)}
+        assert facts["checkpoint"] == {"name": "jersey.pt", "sha256": sha256_of(jersey)}
         assert facts["opset"] == 17
         assert facts["compared_inputs"] == 12
         assert set(facts["packages"]) >= {"torch", "onnx", "onnxruntime"}

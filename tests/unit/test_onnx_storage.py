@@ -6,6 +6,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from training.errors import InputError
 from training.export.storage import store_fp16
 
 RNG = np.random.default_rng(0)
@@ -70,5 +71,5 @@ def test_small_weights_and_other_types_stay_as_they_are():
 def test_a_weight_out_of_range_is_refused_by_name():
     weight = WEIGHT.copy()
     weight[3, 4] = 1e6
-    with pytest.raises(ValueError, match="weight: expected values within"):
+    with pytest.raises(InputError, match="weight: expected values within"):
         store_fp16(linear(weight))

@@ -172,6 +172,20 @@ def test_data_of_other_clips_lies_in_another_folder(tmp_path):
     assert len(folders) == 3
 
 
+def test_data_of_labels_that_were_mended_since_lies_in_another_folder(tmp_path):
+    def folder(*settings):
+        return data_folder(tmp_path, "crops", tmp_path, ("match_1", "held out"), *settings)
+
+    labels = tmp_path / "match_1.gt.json.gz"
+    labels.write_bytes(b"wrong")
+    before = folder()
+    (tmp_path / "match_10.gt.json.gz").write_bytes(b"another clip")
+    assert folder() == before
+    assert folder("kits=2") != before
+    labels.write_bytes(b"mended")
+    assert folder() != before
+
+
 def test_the_command_names_what_is_wrong(tmp_path, capsys):
     base = ["train", "jersey", "--work", str(tmp_path / "work"), "--footage"]
     assert main([*base, str(tmp_path / "nowhere")]) == 1

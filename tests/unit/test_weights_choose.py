@@ -5,13 +5,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from deploy.local.repository import config_file, read_config, staged_repository
 from training.__main__ import main
+from training.checksum import sha256_of
 from training.errors import InputError
 from training.weights.choose import use_entry, use_path
-from training.weights.registry import MODEL_REPOSITORY, Entry, File, read_registry, sha256_of
+from training.weights.registry import MODEL_REPOSITORY, Entry, File, read_registry
 
 
 @pytest.fixture
@@ -71,13 +74,13 @@ def write_detector(path: Path, labels: str, side: int, queries: int) -> None:
 
 def test_a_fine_tuned_detector_brings_its_sizes_and_labels(repository, tmp_path):
     path = tmp_path / "club.onnx"
-    write_detector(path, "player,goalkeeper,referee,ball", side=384, queries=300)
+    write_detector(path, "player, goalkeeper, referee, ball", side=384, queries=300)
     before = config_file(repository, "rfdetr_detector", "cpu").read_text()
     use_path(repository, "rfdetr_detector", path, "cpu")
 
     config = served(repository, "rfdetr_detector")
     assert parameter(config, "weights") == str(path)
-    assert parameter(config, "labels") == "player,goalkeeper,referee,ball"
+    assert parameter(config, "labels") == "player, goalkeeper, referee, ball"
     assert parameter(config, "thresholds") == "0.5,0.5,0.5,0.3"
     assert list(config.input[0].dims) == [384, 384, 3]
     assert [list(output.dims) for output in config.output] == [[300, 4], [300, 5]]
@@ -257,6 +260,16 @@ def test_a_file_that_is_no_network_is_not_made_to_serve(repository, tmp_path):
     with pytest.raises(InputError, match=r"junk\.onnx: expected an ONNX file"):
         use_path(repository, "resnet_jersey", junk, "cpu")
     assert (repository / "resnet_jersey" / "configs" / "cpu.pbtxt").read_text() == before
+
+
+@pytest.mark.parametrize("told", ["image_size", '["image_size"]'])
+def test_a_compact_network_that_does_not_tell_its_sizes_is_not_made_to_serve(
+    repository, tmp_path, told
+):
+    path = tmp_path / "odd.safetensors"
+    save_file({"x": np.zeros(1, np.float32)}, path, metadata={"config": told})
+    with pytest.raises(InputError, match=r"odd\.safetensors: expected a network's sizes"):
+        use_path(repository, "sam2_tracker", path, "cpu")
 
 
 def test_changed_weights_are_not_made_to_serve(repository, capsys):

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from training.__main__ import main
+from training.checksum import sha256_of
 from training.errors import InputError
 from training.weights.fetch import pull
-from training.weights.registry import Entry, File, Registry, read_registry, sha256_of, state
+from training.weights.registry import Entry, File, Registry, read_registry, state
 
 DATA = bytes(range(256)) * 1024
 

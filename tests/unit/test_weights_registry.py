@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from training.__main__ import main
+from training.checksum import sha256_of
 from training.errors import InputError
 from training.weights.registry import (
     MANIFEST,
@@ -16,7 +17,6 @@ from training.weights.registry import (
     differences,
     read_registry,
     record,
-    sha256_of,
     state,
 )
 

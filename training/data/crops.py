@@ -6,10 +6,11 @@ over the video serves every epoch. Truth that is unknown or doubtful is -1 and c
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -98,25 +99,25 @@ class CropSet:
     def __len__(self) -> int:
         return len(self.kit)
 
-    def save(self, directory: Path) -> None:
-        """Write one `.npy` file per field."""
-        for field in dataclasses.fields(self):
-            path = directory / f"{field.name}.npy"
-            with whole(path) as partial, partial.open("wb") as file:
-                np.save(file, getattr(self, field.name))
-
     @classmethod
     def load(cls, directory: Path) -> "CropSet":
-        """Map the files of `save` into memory, read only."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in names})
+        """Map the files of `crop_set` into memory, one `.npy` file per field, read only."""
+        return cls(**{name: np.load(_file(directory, name), mmap_mode="r") for name in _fields()})
 
 
 def crop_set(footage: Path, names: tuple[str, ...], cache: Path) -> CropSet:
     """Return the crops of the clips `names` in the folder `footage`, kept in the folder `cache`."""
-    if not (cache / "track.npy").exists():  # the last file that save() writes
-        _extract([read_clip(footage, name) for name in names]).save(cache)
+    if not _file(cache, _fields()[-1]).exists():  # which appears last
+        _extract([read_clip(footage, name) for name in names], cache)
     return CropSet.load(cache)
+
+
+def _file(directory: Path, name: str) -> Path:
+    return directory / f"{name}.npy"
+
+
+def _fields() -> list[str]:
+    return [field.name for field in dataclasses.fields(CropSet)]
 
 
 def nearest_colour(rgb: Any) -> int:
@@ -151,17 +152,48 @@ def patch_transform(box: tuple[float, float, float, float]) -> NDArray[np.float3
     return np.array([[scale_x, 0, shift_x], [0, scale_y, shift_y]], np.float32)
 
 
-def _extract(clips: list[Clip]) -> CropSet:
+def _extract(clips: list[Clip], cache: Path) -> None:
     kits: dict[str, int] = {}
     for clip in clips:
         if not clip.has_masks:
             raise InputError(f"{clip.name}: expected masks beside its truth")
-    rows = [row for index, clip in enumerate(clips) for row in _clip_rows(clip, index, kits)]
-    if not rows:
-        names = ", ".join(clip.name for clip in clips)
-        raise InputError(f"expected clips with people and masks, found none in {names}")
-    columns = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-    return CropSet(**columns)
+    rows = (row for index, clip in enumerate(clips) for row in _clip_rows(clip, index, kits))
+    with ExitStack() as stack:
+        files = {}
+        for name in reversed(_fields()):  # the stack is left, and files appear, in their order
+            partial = stack.enter_context(whole(_file(cache, name)))
+            files[name] = stack.enter_context(partial.open("wb"))
+        if not _write(rows, files):
+            names = ", ".join(clip.name for clip in clips)
+            raise InputError(f"expected clips with people and masks, found none in {names}")
+
+
+def _write(rows: Iterable[dict[str, Any]], files: Mapping[str, IO[bytes]]) -> int:
+    """Write rows into `.npy` files as they come: those of a whole match do not fit into memory.
+
+    Returns:
+        How many there were.
+    """
+    first: dict[str, Any] = {}
+    count = 0
+    for row in rows:
+        count += 1
+        if not first:
+            first = row
+            _write_headers(files, first, 0)
+        for name, file in files.items():
+            file.write(np.asarray(row[name], first[name].dtype).tobytes())
+    for file in files.values():
+        file.seek(0)
+    _write_headers(files, first, count)  # as long as before: NumPy leaves room for the count
+    return count
+
+
+def _write_headers(files: Mapping[str, IO[bytes]], row: Mapping[str, Any], count: int) -> None:
+    for name, value in row.items():
+        shape = {"shape": (count, *value.shape), "fortran_order": False}
+        header = {"descr": value.dtype.str, **shape}
+        np.lib.format.write_array_header_1_0(files[name], header)  # type: ignore[no-untyped-call]
 
 
 def _clip_rows(clip: Clip, clip_index: int, kits: dict[str, int]) -> Iterator[dict[str, Any]]:

@@ -54,11 +54,13 @@ def labels(model: RFDETR, *, given: str | None = None) -> list[str]:
         given: Comma list that overrides the names in the checkpoint.
 
     Raises:
-        InputError: There are not as many names as classes.
+        InputError: There are not as many names as classes, or one is empty.
     """
     classes = int(model.model_config.num_classes)
-    names = given.split(",") if given else [str(name) for name in model.class_names]
-    if len(names) != classes:
+    # As the comma list that the file will tell them in.
+    told = given or ",".join(str(name) for name in model.class_names)
+    names = [name.strip() for name in told.split(",")]
+    if len(names) != classes or not all(names):
         raise InputError(f"labels: expected {classes} names, got {len(names)}: {names}")
     return names
 
@@ -99,6 +101,12 @@ def read(checkpoint: Path) -> dict[str, Any]:
 
 
 def _trained_sizes(checkpoint: Path) -> dict[str, Any]:
-    """Return the resolution in training; published checkpoints leave it to their class."""
-    trained = read(checkpoint).get("model_config", {})
-    return {"resolution": trained["resolution"]} if "resolution" in trained else {}
+    """Return the number of classes, and the resolution but where it is left to the size's class.
+
+    Told fewer classes than there are, rfdetr would draw the head anew.
+    """
+    content = read(checkpoint)
+    trained = content.get("model_config", {})
+    resolution = {"resolution": trained["resolution"]} if "resolution" in trained else {}
+    background = 1
+    return {"num_classes": len(content["model"]["class_embed.bias"]) - background, **resolution}

@@ -23,6 +23,7 @@ from orchestrator.types.pictures import Pixels
 from training.data.footage import Clip, Sighting, read_clips
 from training.detector.tiles import Target, frame_targets
 from training.errors import InputError
+from training.evaluation.ratios import share
 from training.onnx_file import open_onnx
 
 WATCHED_CLIPS = ("dev_05", "dev_13", "dev_14")
@@ -52,7 +53,8 @@ def evaluate(weights: Path, footage: Path, clips: Sequence[str]) -> dict[str, An
     Returns:
         `clips`: by name, `frames`, `person_ap50`, `person_ap` (over IoU 0.5 to 0.95),
         `ball_recall`, `ball_precision`; `pooled`: the same over all; `thresholds`: those with the
-        best F1 for `person` and `ball`, and the clips they were `chosen_on`.
+        best F1 for `person` and `ball`, and the clips they were `chosen_on`. None where there is
+        nothing to be found, or for the precision nothing is said.
 
     Raises:
         InputError: The file is no detector, or a clip is not as expected.
@@ -77,18 +79,9 @@ def evaluate(weights: Path, footage: Path, clips: Sequence[str]) -> dict[str, An
     }
 
 
-def table(scores: dict[str, Any]) -> str:
-    """Return what `evaluate` found as the table of the model card, in Markdown."""
-    rows = [
-        f"| {name} | {one['frames']} | {one['person_ap50']:.3f} | {one['person_ap']:.3f} "
-        f"| {one['ball_recall']:.2f} | {one['ball_precision']:.2f} |"
-        for name, one in scores["clips"].items()
-    ]
-    head = "| clip | frames | person AP50 | person AP50:95 | ball recall | ball precision |"
-    return "\n".join([head, "|---|---|---|---|---|---|", *rows])
-
-
-def _figures(results: Sequence["FrameResult"], ball_threshold: float) -> dict[str, float]:
+def _figures(
+    results: Sequence["FrameResult"], ball_threshold: float | None
+) -> dict[str, float | None]:
     people, ball = person_scores(results), ball_scores(results, ball_threshold)
     return {
         "frames": len(results),
@@ -120,19 +113,22 @@ class FrameResult:
 
 @dataclass(frozen=True, slots=True)
 class PersonScores:
-    """Average precision at IoU 0.5 and over 0.5 to 0.95, and the score with the best F1 at 0.5."""
+    """Average precision at IoU 0.5 and over 0.5 to 0.95, and the score with the best F1 at 0.5.
 
-    ap50: float
-    ap: float
-    best_threshold: float
+    All are None where nobody is to be found.
+    """
+
+    ap50: float | None
+    ap: float | None
+    best_threshold: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class BallScores:
-    """Share of visible balls found, and share of claimed balls that are right."""
+    """Share of visible balls found, and share of claimed balls that are right; None of nothing."""
 
-    recall: float
-    precision: float
+    recall: float | None
+    precision: float | None
 
 
 class TiledDetector:
@@ -149,7 +145,7 @@ class TiledDetector:
         if list(inputs) != ["image"] or labels is None:
             raise InputError(f"{path}: expected a detector with the input `image` and its labels")
         self._side = inputs["image"][1]
-        self._labels = labels.split(",")
+        self._labels = [label.strip() for label in labels.split(",")]
 
     def detect(self, picture: Pixels) -> Detections:
         """Return every query of every tile with its likelier label, without any threshold."""
@@ -177,6 +173,8 @@ def score_clip(detector: TiledDetector, clip: Clip, step: int) -> list[FrameResu
 def person_scores(results: Sequence[FrameResult]) -> PersonScores:
     """Return the people's average precision by pycocotools."""
     truth, found = _coco_truth(results), _coco_found(results)
+    if all(result.is_ignored.all() for result in results):
+        return PersonScores(None, None, None)
     if not found:  # which pycocotools does not take
         return PersonScores(0.0, 0.0, 1.0)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -195,22 +193,29 @@ def person_scores(results: Sequence[FrameResult]) -> PersonScores:
     return PersonScores(float(evaluation.stats[1]), float(evaluation.stats[0]), float(threshold))
 
 
-def ball_scores(results: Sequence[FrameResult], threshold: float) -> BallScores:
-    """Return how well the best candidate of each frame finds the ball at a threshold."""
+def ball_scores(results: Sequence[FrameResult], threshold: float | None) -> BallScores:
+    """Return how well the best candidate of each frame finds the ball at a threshold.
+
+    Of footage without a visible ball there is no threshold, and nothing is measured.
+    """
+    if threshold is None:
+        return BallScores(None, None)
     claimed = np.array([r.ball_score >= threshold for r in results])
     right = claimed & np.array([r.ball_distance <= BALL_REACH_PX for r in results])
     visible = sum(r.has_ball for r in results)
-    return BallScores(
-        float(right.sum() / max(visible, 1)), float(right.sum() / max(claimed.sum(), 1))
-    )
+    found = int(right.sum())
+    return BallScores(share(found, visible), share(found, int(claimed.sum())))
 
 
-def best_ball_threshold(results: Sequence[FrameResult]) -> float:
-    """Return the threshold, in steps of 0.01, with the best F1."""
+def best_ball_threshold(results: Sequence[FrameResult]) -> float | None:
+    """Return the threshold, in steps of 0.01, with the best F1; None if no ball is to be found."""
+    if not any(result.has_ball for result in results):
+        return None
 
     def f1(threshold: float) -> float:
         scores = ball_scores(results, threshold)
-        return 2 * scores.recall * scores.precision / max(scores.recall + scores.precision, 1e-9)
+        recall, precision = scores.recall or 0.0, scores.precision or 0.0
+        return 2 * recall * precision / max(recall + precision, 1e-9)
 
     return max((round(0.01 * step, 2) for step in range(1, 100)), key=f1)
 

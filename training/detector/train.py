@@ -17,6 +17,7 @@ from rfdetr.config import MultiScale, TrainConfig
 from rfdetr.training import RFDETRDataModule, RFDETRModelModule, build_trainer
 from typing_extensions import override
 
+from training.data.files import files_below
 from training.data.reading import read
 from training.detector.checkpoints import model_config
 from training.detector.checkpoints import read as read_checkpoint
@@ -25,7 +26,7 @@ from training.detector.micro import RESOLUTION
 from training.detector.tiles import LABELS, ROLE_LABELS, Recipe, label_of
 from training.errors import InputError
 from training.run.config import Frozen, Split
-from training.run.folder import data_folder, open_run
+from training.run.folder import data_folder, open_run, stamp
 from training.run.signals import Interruption, deferred
 from training.torch_file import save_torch
 from training.whole_file import write_whole
@@ -199,9 +200,11 @@ def _pictures(config: Config, stage: DetectorStage, footage: Path, work: Path) -
     if is_coco(footage) or config.clips is None:
         return footage
     clips, recipe = config.clips, stage.recipe
-    kind = [*config.labels, recipe.model_dump_json(), str(config.seed), str(stage.stills)]
-    clip_names = [*clips.train, "held out", *clips.held_out]
-    folder = data_folder(work, f"tiles-{stage.resolution}", footage, [*kind, *clip_names])
+    settings = [*config.labels, recipe.model_dump_json(), str(config.seed), str(stage.stills)]
+    if (stills := stage.stills) is not None:
+        settings += map(stamp, files_below(stills if stills.is_dir() else stills.parent, "*"))
+    names = [*clips.train, "held out", *clips.held_out]
+    folder = data_folder(work, f"tiles-{stage.resolution}", footage, names, *settings)
     write_tiles(
         footage,
         folder,

@@ -10,13 +10,14 @@ from pathlib import Path
 from onnx import ModelProto, TensorProto
 
 from orchestrator.types.pictures import Pixels
+from training.checksum import sha256_of
 from training.engine.builder import BuildOptions
 from training.engine.gate import pass_gate, thresholds
 from training.engine.store import Manifest, folder_name, plan_sha256, publish, verify
 from training.engine.toolchain import Toolchain
 from training.errors import InputError
+from training.export.agreement import violations
 from training.export.families import Family, family_of, input_side
-from training.export.files import sha256
 from training.export.graph import onnx_runner, read_graph
 from training.export.precision import Precision, converted
 from training.export.storage import restore_fp32
@@ -93,7 +94,7 @@ def _manifest(
     rest = {k: v for k, v in asdict(options).items() if not k.endswith("_batch")}
     return Manifest(
         model=family.contract.name,
-        onnx_sha256=sha256(source),
+        onnx_sha256=sha256_of(source),
         plan_sha256="",
         machine=toolchain.machine,
         precision=precision.value,
@@ -109,7 +110,9 @@ def _manifest(
 
 
 def _same(target: Path, asked: Manifest) -> Path:
-    differences = verify(target, asked.machine).differences(asked)
+    there = verify(target, asked.machine)
+    # The gate may have become narrower since the engine passed it.
+    differences = [*there.differences(asked), *violations(there.figures, asked.thresholds)]
     if differences:
         raise InputError(
             f"{target}: holds an engine of this graph with {'; '.join(differences)}; "

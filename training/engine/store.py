@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from training.checksum import sha256_of
 from training.engine.toolchain import Machine
 from training.errors import InputError
-from training.export.files import sha256
 
 PLAN = "model.plan"
 MANIFEST = "manifest.json"
@@ -121,7 +121,7 @@ def verify(folder: Path, machine: Machine | None) -> Manifest:
     """
     manifest = read_manifest(folder)
     plan = folder / PLAN
-    found = sha256(plan) if plan.is_file() else "no file"
+    found = sha256_of(plan) if plan.is_file() else "no file"
     if found != manifest.plan_sha256:
         raise InputError(f"{plan}: expected sha256 {manifest.plan_sha256}, found {found}")
     if folder.resolve().name != manifest.folder_name:

@@ -44,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="PATH",
         help="the footage's folder, with CLIP.gt.json.gz or, in another format that `touchline "
-        "data check` knows, a folder CLIP; or the truth of each of the results",
+        "data check` knows, a folder CLIP; or the truth of each of the results, of a single one as "
+        "the file of its labels",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="write the figures here")
     parser.add_argument("--of", choices=MODELS, help="score this model by itself")

@@ -178,6 +178,7 @@ TARGETS = (
         "GS-HOTA",
         None,
         "SoccerNet's HOTA on the pitch, where role, team and number must be right as well; foot "
-        "points go through the true homography, so calibration is not measured.",
+        "points go through the true homography, so calibration is not measured. Only frames whose "
+        "truth tells a homography, or enough pitch positions to find it.",
     ),
 )

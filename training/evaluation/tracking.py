@@ -5,7 +5,7 @@ files of fixed layouts, are not needed.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,19 +81,24 @@ def figures(parts: Sequence[Tracking]) -> dict[str, Any]:
 
     Returns:
         `hota`, `deta`, `assa`, `loca` (means over the thresholds), `hota50` (at 0.5), `idf1`,
-        `mota`, all at most 1; `id_switches` and `id_switches_per_10s`, None where a
-        frame rate is unknown; `switch_causes`; `takeovers`, see `switches.takeovers`;
-        `deta_loss`, which splits `1 - deta` (see `_deta_loss`); and the `switches` themselves.
+        `mota`, all at most 1, None where nobody is asked for; `id_switches` and
+        `id_switches_per_10s`, None where a frame rate is unknown; `switch_causes`; `takeovers`,
+        see `switches.takeovers`; `deta_loss`, which splits `1 - deta` (see `_deta_loss`); and the
+        `switches` themselves.
     """
     hota = HOTA().combine_sequences({i: part.hota for i, part in enumerate(parts)})
     clear = CLEAR(_QUIET).combine_sequences({i: part.clear for i, part in enumerate(parts)})
     identity = Identity(_QUIET).combine_sequences({i: p.identity for i, p in enumerate(parts)})
     seconds = sum(part.seconds for part in parts)
+    shares = {
+        **{name.lower(): hota[name].mean() for name in ("HOTA", "DetA", "AssA", "LocA")},
+        "hota50": hota["HOTA"][_ALPHA_50],
+        "idf1": identity["IDF1"],
+        "mota": clear["MOTA"],
+    }
+    is_measured = asks_for_somebody(hota)  # of nobody TrackEval makes zeros
     return {
-        **{name.lower(): float(hota[name].mean()) for name in ("HOTA", "DetA", "AssA", "LocA")},
-        "hota50": float(hota["HOTA"][_ALPHA_50]),
-        "idf1": float(identity["IDF1"]),
-        "mota": float(clear["MOTA"]),
+        **{name: float(value) if is_measured else None for name, value in shares.items()},
         "id_switches": int(clear["IDSW"]),
         "id_switches_per_10s": 10 * clear["IDSW"] / seconds if seconds > 0 else None,
         "switch_causes": switches.causes(s for part in parts for s in part.switches),
@@ -101,6 +106,11 @@ def figures(parts: Sequence[Tracking]) -> dict[str, Any]:
         "deta_loss": _deta_loss(hota),
         "switches": [s.as_dict() for part in parts for s in part.switches],
     }
+
+
+def asks_for_somebody(hota: Mapping[str, Any]) -> bool:
+    """Return whether there was anybody to be found, by what TrackEval's HOTA returns."""
+    return bool(hota["HOTA_TP"][0] + hota["HOTA_FN"][0])
 
 
 def _deta_loss(hota: dict[str, Any]) -> dict[str, float]:

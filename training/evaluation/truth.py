@@ -53,7 +53,7 @@ def _named_by_video(run: Run, folder: Path) -> Path:
     if run.video is None:
         raise InputError(
             f"{run.path}: summary.json with `video` is missing beside it; "
-            "give the truth itself: --truth CLIP.gt.json.gz"
+            "give the file of the labels itself: --truth CLIP.gt.json.gz"
         )
     name = Path(run.video).stem
     for path in (folder / f"{name}{_SUFFIX}", folder / name):
@@ -61,7 +61,10 @@ def _named_by_video(run: Run, folder: Path) -> Path:
             return path
     if folder.resolve().name == name:
         return folder
-    raise InputError(f"{folder / name}{_SUFFIX}: expected the truth of {run.video} ({run.path})")
+    raise InputError(
+        f"{folder / name}{_SUFFIX}: expected the truth of {run.video} ({run.path}), or a folder "
+        f"{name}; of any other name, give the file of the labels itself"
+    )
 
 
 def _read(path: Path) -> Clip:

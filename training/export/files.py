@@ -1,6 +1,5 @@
 """Writing checked graphs: every file appears complete and proven, or not at all."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
 from orchestrator.contracts import ModelContract
+from training.checksum import sha256_of
 from training.errors import InputError
 from training.export.agreement import Figures, Runner, Tensors, violations
 from training.export.families import Family
@@ -106,12 +106,6 @@ def prepared(
     return form
 
 
-def sha256(path: Path) -> str:
-    """Return a file's sha256 in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _proven(
     graph: ModelProto,
     family: Family,
@@ -144,7 +138,7 @@ def _earlier(folder: Path) -> dict[str, Any]:
 def _facts(source: Source, figures: Mapping[Path, Figures], rows: int) -> dict[str, Any]:
     """Return what there is to say of each file, by name."""
     common = {
-        "checkpoint": {"name": source.checkpoint.name, "sha256": sha256(source.checkpoint)},
+        "checkpoint": {"name": source.checkpoint.name, "sha256": sha256_of(source.checkpoint)},
         "opset": OPSET,
         "properties": dict(source.properties),
         "compared_inputs": rows,
@@ -152,7 +146,7 @@ def _facts(source: Source, figures: Mapping[Path, Figures], rows: int) -> dict[s
     }
     return {
         path.name: {
-            "sha256": sha256(path),
+            "sha256": sha256_of(path),
             "bytes": path.stat().st_size,
             "precision": path.suffixes[-2][1:],
             "against_torch": {name: round(value, 7) for name, value in values.items()},

@@ -26,7 +26,7 @@ def converted(model: ModelProto, precision: Precision) -> ModelProto:
     """Return an fp32 graph in another precision, with its metadata; the argument is left as is.
 
     Raises:
-        ValueError: A weight does not fit into fp16 storage; names it.
+        InputError: A weight does not fit into fp16 storage; names it.
     """
     copy = ModelProto()
     copy.CopyFrom(model)

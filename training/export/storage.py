@@ -3,6 +3,8 @@
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from training.errors import InputError
+
 _MIN_ELEMENTS = 64  # below this a Cast costs more than it saves
 
 
@@ -19,7 +21,7 @@ def store_fp16(model: ModelProto) -> ModelProto:
         The same object.
 
     Raises:
-        ValueError: A weight lies outside the range of fp16, 65504; names it.
+        InputError: A weight lies outside the range of fp16, 65504; names it.
     """
     casts = []
     for weight in model.graph.initializer:
@@ -27,7 +29,7 @@ def store_fp16(model: ModelProto) -> ModelProto:
         if values.dtype != np.float32 or values.size < _MIN_ELEMENTS:
             continue
         if np.abs(values).max() > np.finfo(np.float16).max:
-            raise ValueError(f"{weight.name}: expected values within fp16's range of 65504")
+            raise InputError(f"{weight.name}: expected values within fp16's range of 65504")
         name, stored = weight.name, f"{weight.name}/fp16"
         weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
         casts.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))

@@ -1,6 +1,7 @@
 """What lies in a work folder: `run/` with one run's state, and prepared data beside it."""
 
 import fcntl
+import glob
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -78,7 +79,21 @@ def _difference(old: Any, new: Any, key: str = "") -> str | None:
     return None
 
 
-def data_folder(work: Path, name: str, footage: Path, clips: Sequence[str]) -> Path:
-    """Return where data that is prepared from these clips lies; other clips, another folder."""
-    source = json.dumps([str(footage.resolve()), *clips])
+def data_folder(work: Path, name: str, footage: Path, clips: Sequence[str], *settings: str) -> Path:
+    """Return where data that is prepared from these clips lies.
+
+    Other clips, other settings, or files of the clips that were changed since: another folder.
+    """
+    files = (file for clip in clips for file in _files_of(footage / clip))
+    source = json.dumps([str(footage.resolve()), *clips, *settings, *map(stamp, files)])
     return work / f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+
+
+def stamp(file: Path) -> str:
+    """Return what changes with a file's contents, without reading them."""
+    status = file.stat()
+    return f"{file.name} {status.st_size} {status.st_mtime_ns}"
+
+
+def _files_of(clip: Path) -> list[Path]:
+    return sorted(clip.parent.glob(f"{glob.escape(clip.name)}.*"))

@@ -202,7 +202,12 @@ def _compact_sam2_fit(weights: Path) -> Fit:
             texts = (file.metadata() or {}).values()
     except SafetensorError as error:
         raise InputError(f"{weights}: expected complete safetensors: {error}") from error
-    sizes = [json.loads(text)["image_size"] for text in texts if "image_size" in text]
+    try:
+        sizes = [json.loads(text)["image_size"] for text in texts if "image_size" in text]
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(
+            f"{weights}: expected a network's sizes in its metadata: {error!r}"
+        ) from error
     return Fit(parameters={"image_size": str(sizes[0])} if sizes else {})
 
 
@@ -234,7 +239,7 @@ def _with_thresholds(text: str, parameters: Mapping[str, str]) -> dict[str, str]
     labels = parameters.get("labels")
     if before is None or labels is None or before[2] == labels:
         return dict(parameters)
-    chosen = [DEFAULT_THRESHOLDS.get(label, "0.5") for label in labels.split(",")]
+    chosen = [DEFAULT_THRESHOLDS.get(label.strip(), "0.5") for label in labels.split(",")]
     return {**parameters, "thresholds": ",".join(chosen)}
 
 

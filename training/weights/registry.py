@@ -5,7 +5,6 @@ repository, `STORE/<name>/<file>`; our demo weights lie in the model repository 
 the layout of a store, so a copy of a store is one.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -13,6 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from training.checksum import sha256_of
 from training.errors import InputError
 
 MANIFEST = Path(__file__).with_name("registry.json")
@@ -24,8 +24,6 @@ State = Literal["missing", "incomplete", "present", "verified", "changed"]
 
 PARTIAL = ".partial"
 """Ending of the folder in which an entry's files are gathered."""
-
-_BLOCK = 1 << 20
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -133,15 +131,6 @@ def default_store() -> Path:
     chosen = os.environ.get(STORE_VARIABLE)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(chosen).expanduser() if chosen else cache / "touchline" / "weights"
-
-
-def sha256_of(path: Path) -> str:
-    """Return the hash of a file's bytes, in hex; reads a megabyte at a time."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def state(entry: Entry, folder: Path, *, hashing: bool) -> State:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from training.data.clips import BALL, Box, Clip, MaskRuns, Person, Sighting
@@ -118,7 +119,7 @@ def read(path: Path, problems: Problems) -> list[Clip]:
         source=f"seed {truth.seed}",
         kits=_outfield_kits(truth.kit_colours),
         load_masks=_mask_loader(path.with_name(f"{name}.masks.json.gz"), truth, sightings),
-        homographies=tuple(_homography(frames.get(i)) for i in range(len(truth.frames))),
+        homographies=_homographies(truth, frames, path, problems),
         header={key: value for key, value in raw.items() if key not in {"frames", "people"}},
     )
     return [clip]
@@ -215,9 +216,18 @@ def _outfield_kits(colours: dict[str, Any] | None) -> frozenset[str]:
     return frozenset(f"{w.get('pattern')} {w.get('shirt')} {w.get('second')}" for w in worn)
 
 
-def _homography(frame: _Frame | None) -> Any:
-    is_known = frame is not None and frame.homography_pitch_to_image is not None
-    return np.array(frame.homography_pitch_to_image) if frame and is_known else None
+def _homographies(
+    truth: _Truth, frames: dict[int, _Frame], path: Path, problems: Problems
+) -> tuple[NDArray[np.float64] | None, ...]:
+    found: list[NDArray[np.float64] | None] = [None] * len(truth.frames)
+    for index, frame in frames.items():
+        if frame.homography_pitch_to_image is None:
+            continue
+        found[index] = matrix = np.array(frame.homography_pitch_to_image)
+        if np.linalg.matrix_rank(matrix) < len(matrix):
+            place = f"{path}: frames[{index}].homography_pitch_to_image"
+            problems.add(f"{place}: expected a matrix that can be inverted, got {matrix.tolist()}")
+    return tuple(found)
 
 
 def _mask_loader(path: Path, truth: _Truth, sightings: Sightings) -> Any:
