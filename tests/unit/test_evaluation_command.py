@@ -204,6 +204,18 @@ def test_a_run_that_does_not_fit_is_refused(tmp_path, footage, capsys, change, e
     assert expected in refused([run, "--truth", footage], capsys)
 
 
+def test_a_stream_that_was_begun_anew_is_refused_and_one_that_was_resumed_is_not(
+    tmp_path, footage, capsys
+):
+    responses = match.perfect()
+    responses.insert(3, {"started": {"is_resumed": True}})
+    run = match.write_run(tmp_path / "resumed", responses)
+    assert main([*map(str, ["evaluate", run, "--truth", footage, "--output", tmp_path])]) == 0
+    responses[3]["started"]["is_resumed"] = False
+    run = match.write_run(tmp_path / "anew", responses)
+    assert ":4: expected one stream" in refused([run, "--truth", footage], capsys)
+
+
 def test_a_broken_summary_is_named(run, footage, capsys):
     (run / "summary.json").write_text("[]")
     assert "summary.json: expected a JSON object" in refused([run, "--truth", footage], capsys)

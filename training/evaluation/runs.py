@@ -114,7 +114,8 @@ def read_run(path: Path) -> Run:
         path: A `results.jsonl`, or the directory that holds it.
 
     Raises:
-        InputError: A file is missing, or a line is not a response; names file and line.
+        InputError: A file is missing, a line is not a response, or the stream was begun anew;
+            names file and line.
     """
     path = path / "results.jsonl" if path.is_dir() else path
     if not path.is_file():
@@ -123,7 +124,7 @@ def read_run(path: Path) -> Run:
     last: dict[int, Identity] = {}
     final: dict[int, Identity] = {}
     merged = MergedIds()
-    for number, response in _responses(path):
+    for number, response in _of_one_stream(path):
         where = f"{path}:{number}"
         if response.HasField("recognition"):
             frame = _frame(response.recognition, where)
@@ -140,6 +141,18 @@ def read_run(path: Path) -> Run:
     if not frames:
         raise InputError(f"{path}: expected at least one line with a recognition")
     return Run(path, _video(path), frames, last | final, merged)
+
+
+def _of_one_stream(path: Path) -> Iterator[tuple[int, pb.RecognizeStreamResponse]]:
+    is_begun = False
+    for number, response in _responses(path):
+        if response.HasField("started") and is_begun and not response.started.is_resumed:
+            raise InputError(
+                f"{path}:{number}: expected one stream, but the server lost it here and began it "
+                "anew; track ids from here on are other people's"
+            )
+        is_begun |= response.HasField("recognition")
+        yield number, response
 
 
 def _responses(path: Path) -> Iterator[tuple[int, pb.RecognizeStreamResponse]]:
