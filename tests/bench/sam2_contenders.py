@@ -124,7 +124,7 @@ class ShapeEngine(WarmEngine):
     def step(self, images: Images, targets: Sequence[Target], resolve: Resolve) -> Estimates:
         """See `StreamingEngine.step`."""
         # There is no autocast for this device, and it would not change a count.
-        with patch.object(torch, "autocast", lambda *_: nullcontext()):
+        with patch.object(torch, "autocast", lambda *_, **__: nullcontext()):
             return super().step(images, targets, resolve)
 
 

@@ -99,14 +99,18 @@ def test_data_whose_extraction_was_cut_off_is_extracted_again(tmp_path, monkeypa
     footage = write_footage(tmp_path / "footage", clips=1)
     expected = extract(footage, tmp_path / "sound")
 
-    def cut_off(file, array, save=np.save):
-        if Path(file.name).name.startswith(("track.", "rows.")):  # which tell that all is there
-            file.write(b"half")
-            raise KeyboardInterrupt
-        save(file, array)
+    def cut_off(write):
+        def written(file, content):
+            if Path(file.name).name.startswith(("track.", "rows.")):  # which tell that all is there
+                file.write(b"half")
+                raise KeyboardInterrupt
+            write(file, content)
+
+        return written
 
     with monkeypatch.context() as patch:
-        patch.setattr(np, "save", cut_off)
+        for room, name in ((np, "save"), (np.lib.format, "write_array_header_1_0")):
+            patch.setattr(room, name, cut_off(getattr(room, name)))
         with pytest.raises(KeyboardInterrupt):
             extract(footage, tmp_path / "cut off")
     assert extract(footage, tmp_path / "cut off") == expected
