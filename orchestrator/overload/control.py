@@ -10,12 +10,10 @@ from orchestrator.metrics import DEADLINE_MISSES
 from orchestrator.overload.ladder import FULL_EFFORT, Effort, Ladder, Level
 from orchestrator.overload.profile import Profile
 from orchestrator.settings import Settings
-from orchestrator.triton.meter import Rate
+from orchestrator.triton.meter import WINDOW_S, Rate
 from orchestrator.types.frames import Frame
 from orchestrator.types.streams import StreamConfig
 
-_MEASURED_S = 10.0
-"""Time over which `Rate` counts."""
 _MISS = 2.0
 """Strain of a frame that was lost in the queue of a model."""
 _SMOOTHING = 0.2
@@ -42,7 +40,7 @@ class LoadControl:
     @property
     def is_whole(self) -> bool:
         """Whether nothing was left out of the frames of the last ten seconds."""
-        return self.ladder.normal_s >= _MEASURED_S
+        return self.ladder.normal_s >= WINDOW_S
 
     def observe(self, stage_seconds: dict[str, float]) -> None:
         """Take note of a recognised frame and its stage times, in seconds."""

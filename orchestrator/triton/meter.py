@@ -5,7 +5,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-_WINDOW_S = 10.0
+WINDOW_S = 10.0
+"""Time over which `Latency` and `Rate` look back."""
 _SAMPLES = 512
 _SMOOTHING = 0.1
 _HALF_LIFE_S = 10.0
@@ -32,7 +33,7 @@ class Latency:
 
     def p90(self) -> float:
         """Return the 90th percentile; 0 if nothing was measured lately."""
-        since = self._clock() - _WINDOW_S
+        since = self._clock() - WINDOW_S
         recent = sorted(seconds for at, seconds in self._samples if at >= since)
         return recent[math.ceil(0.9 * len(recent)) - 1] if recent else 0.0
 
@@ -42,7 +43,7 @@ class Rate:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._seconds: deque[tuple[int, int]] = deque(maxlen=int(_WINDOW_S))
+        self._seconds: deque[tuple[int, int]] = deque(maxlen=int(WINDOW_S))
 
     def add(self, rows: int) -> None:
         """Count rows that were answered now."""
@@ -53,8 +54,8 @@ class Rate:
 
     def per_s(self) -> float:
         """Return rows per second."""
-        since = self._clock() - _WINDOW_S
-        return sum(rows for second, rows in self._seconds if second >= since) / _WINDOW_S
+        since = self._clock() - WINDOW_S
+        return sum(rows for second, rows in self._seconds if second >= since) / WINDOW_S
 
 
 class Capacity:

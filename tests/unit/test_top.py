@@ -225,22 +225,23 @@ async def test_a_port_that_serves_something_else_is_named_in_one_line(answer, sa
     assert scrape.problems == (f"http://{url}/metrics: expected metrics, got {says}",)
 
 
-def test_a_page_without_metrics_is_named(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("<html>\n<body>Welcome</body>\n</html>", "expected Prometheus metrics"),
+        (
+            "# TYPE sam2_sequence_slots gauge\nsam2_sequence_slots 4\n",
+            "expected metrics of an orchestrator, found no touchline_",
+        ),
+    ],
+)
+def test_a_page_without_an_orchestrators_metrics_is_named(content, says, monkeypatch, capsys):
     async def page(*_: object) -> str:
-        return "<html>\n<body>Welcome</body>\n</html>"
+        return content
 
     monkeypatch.setattr("orchestrator.cli.scrape._text_of", page)
     assert main(["top", "127.0.0.1:9", "--once"]) == 1
-    assert "http://127.0.0.1:9/metrics: expected Prometheus metrics" in capsys.readouterr().err
-
-
-def test_the_metrics_of_another_server_are_not_called_normal(monkeypatch, capsys):
-    async def page(*_: object) -> str:
-        return "# TYPE sam2_sequence_slots gauge\nsam2_sequence_slots 4\n"
-
-    monkeypatch.setattr("orchestrator.cli.scrape._text_of", page)
-    assert main(["top", "127.0.0.1:8002", "--once"]) == 1
-    assert "expected metrics of an orchestrator, found no touchline_" in capsys.readouterr().err
+    assert f"http://127.0.0.1:9/metrics: {says}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("interval", ["0", "-1", "nan", "soon"])
