@@ -21,7 +21,8 @@ from orchestrator.contracts import SAM2_TRACKER
 FOLDER = Path(__file__).parents[2] / ".tools" / "perf_analyzer"
 _EXECUTABLE = FOLDER / "perf_analyzer"
 SEQUENCE_FRAMES = 30
-_FRAMES_PER_STREAM = 12
+FRAMES_PER_STREAM = 12
+"""So many steps of each sequence are played and counted."""
 _TIMEOUT_S = 120.0
 
 Step = Mapping[str, NDArray[Any]]
@@ -52,7 +53,7 @@ async def analyzed_frames_per_s(endpoint: str, steps: list[Step], streams: int) 
             *(_EXECUTABLE, "-u", endpoint, "-i", "grpc", "--streaming", "-m", SAM2_TRACKER.name),
             *("--input-data", data, "--sequence-length", len(steps)),
             *("--sequence-length-variation", 0, "--concurrency-range", f"{streams}:{streams}"),
-            *("--request-count", streams * _FRAMES_PER_STREAM, "--verbose-csv", "-f", report),
+            *("--request-count", streams * FRAMES_PER_STREAM, "--verbose-csv", "-f", report),
         )
         await _run([str(word) for word in command])
         return throughput(report.read_text())

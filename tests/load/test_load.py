@@ -12,15 +12,17 @@ from unittest.mock import AsyncMock, Mock
 import numpy as np
 import pytest
 from soccer.v1 import player_recognition_pb2 as pb
+from touchline_sim.record import load_record
 
 from orchestrator.settings import IdentifySettings, NumberSettings
 from tests.load.__main__ import QUICK, Efficiency, _added, run
 from tests.load.analyzer import throughput
+from tests.load.broadcaster import first_frame
 from tests.load.measure import Conditions, _play, _point
 from tests.load.network import Relay, Uplink
 from tests.load.pictures import MatchPictures
 from tests.load.plots import plot
-from tests.load.script import rows_due, tracker_frames_per_s
+from tests.load.script import rows_due, tracker_frames_per_s, typical_frame
 from tests.load.soak import growth, resident_mb
 from tests.load.tally import Tally, fine_histogram, jain_index
 from tests.patience import until
@@ -63,6 +65,17 @@ def test_efficiency_is_held_against_the_better_yardstick():
     assert Efficiency.of(8, 40.0, 50.0, 45.0).share == 0.9
     assert Efficiency.of(8, 50.0, 40.0, 45.0).share == 0.9
     assert Efficiency.of(8, 50.0, None, 45.0) == Efficiency(8, 50.0, None, 45.0, 0.9)
+
+
+def test_perf_analyzer_shows_the_tracker_as_many_people_as_the_streams_do():
+    pictures, match = MatchPictures(), load_record()
+
+    def people(first, frames):
+        return np.mean([len(match.scene(first + k).person_ids) for k in range(frames)])
+
+    streams = np.mean([people(first_frame(seed, pictures), 25) for seed in range(16)])
+    assert people(typical_frame(16, pictures), 12) == pytest.approx(streams, rel=0.01)
+    assert people(0, 12) < 0.95 * streams  # what a sequence from the match's beginning would show
 
 
 def test_what_perf_analyzer_found_is_read_from_its_report():
