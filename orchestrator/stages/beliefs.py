@@ -52,23 +52,41 @@ class Beliefs:
 
     def _belief(self, person: Person) -> Identity:
         role, role_confidence = self._role(person)
-        if role in _SIDED_ROLES and person.embedding is not None:
-            person.team = self._teams.belief(person.embedding, person.team)
-        team = person.team.team if role in _SIDED_ROLES else None
-        sheet = self._sheets[team] if team else TeamSheet()
-        sheets = [sheet] if team else self._sheets.values()
-        number, confidence = (None, 0.0)
+        team, team_confidence = self._side(person, role)
+        number, confidence = None, 0.0
         if role not in {Role.REFEREE, Role.OTHER}:
-            number, confidence = person.number(self._settings, _allowed(sheets))
+            sheets = [self._sheets[team]] if team else self._sheets.values()
+            number, confidence = person.number(self._settings, _allowed(sheets, role))
+        if role is Role.GOALKEEPER and (team := self._side_of_keeper(number)):
+            team_confidence = confidence
         return Identity(
             role=role,
             role_confidence=role_confidence,
             team=team,
-            team_confidence=person.team.confidence if team else 0.0,
+            team_confidence=team_confidence,
             jersey_number=number,
             jersey_number_confidence=confidence,
-            player_id=_player_id(sheet, number),
+            player_id=_player_id(self._sheets[team], number) if team else "",
         )
+
+    def _side(self, person: Person, role: Role | None) -> tuple[Team | None, float]:
+        """Return the side that somebody's kit names, and the belief in it."""
+        if role not in _SIDED_ROLES:
+            return None, 0.0
+        if person.embedding is not None:
+            person.team = self._teams.belief(person.embedding, person.team)
+        return person.team.team, person.team.confidence if person.team.team else 0.0
+
+    def _side_of_keeper(self, number: int | None) -> Team | None:
+        """Return whose goalkeeper wears a number, where the sheets of both sides tell."""
+        if number is None or not all(sheet.roster for sheet in self._sheets.values()):
+            return None
+        sides = [
+            team
+            for team, sheet in self._sheets.items()
+            if number in _numbers(sheet, Role.GOALKEEPER)
+        ]
+        return sides[0] if len(sides) == 1 else None
 
     def _role(self, person: Person) -> tuple[Role | None, float]:
         """Return a person's role: who plays in neither side's kit keeps a goal.
@@ -117,14 +135,21 @@ def _claim(belief: Identity, said: Identity) -> float:
     return belief.jersey_number_confidence + _SURER * is_known_by_it
 
 
-def _allowed(sheets: Iterable[TeamSheet]) -> NDArray[np.bool_] | None:
+def _allowed(sheets: Iterable[TeamSheet], role: Role | None) -> NDArray[np.bool_] | None:
     """Return which numbers are on any of the sheets, bool `(100,)`; None if one is not known."""
     allowed = np.zeros(100, np.bool_)
     for sheet in sheets:
         if not sheet.roster:
             return None
-        allowed[[entry.jersey_number for entry in sheet.roster]] = True
+        allowed[_numbers(sheet, role)] = True
     return allowed
+
+
+def _numbers(sheet: TeamSheet, role: Role | None) -> list[int]:
+    """Return the numbers of a sheet; a goalkeeper's are those of its goalkeepers, if it has any."""
+    keepers = [entry for entry in sheet.roster if entry.role is Role.GOALKEEPER]
+    listed = keepers if keepers and role is Role.GOALKEEPER else sheet.roster
+    return [entry.jersey_number for entry in listed]
 
 
 def _player_id(sheet: TeamSheet, number: int | None) -> str:

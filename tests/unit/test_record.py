@@ -1,6 +1,7 @@
 """The ledger abstains in doubt and revises aloud."""
 
 import numpy as np
+import pytest
 
 from orchestrator.servicer import _for_a_still
 from orchestrator.settings import IdentifySettings, NumberSettings, Settings
@@ -85,6 +86,42 @@ def test_two_team_sheets_rule_out_what_is_on_neither_before_the_side_is_known():
     for _ in range(6):
         players, _ = match.frame(track(1), track(2, 100), readings=readings)
     assert (players[1].jersey_number, players[2].jersey_number) == (None, 5)
+
+
+def keeper_of(number, *, sheet_a, sheet_b):
+    """Return what is said of somebody who is read as a goalkeeper with a number."""
+    match = Match(team_a=TeamSheet(roster=sheet_a), team_b=TeamSheet(roster=sheet_b))
+    _, tracks, kits = match.two_sides()
+    for _ in range(6):
+        players, _updates = match.frame(
+            *tracks,
+            track(7, 500),
+            embeddings={**kits, 7: KIT[4]},
+            readings={7: reading(number, role=1)},
+        )
+    keeper = players[7]
+    assert keeper.role is Role.GOALKEEPER
+    return keeper.jersey_number, keeper.team, keeper.player_id
+
+
+ANNA, BEA = (RosterEntry(i, n, Role.GOALKEEPER) for i, n in (("anna", 1), ("bea", 12)))
+CARLA, DORA = (RosterEntry(i, n, Role.PLAYER) for i, n in (("carla", 12), ("dora", 7)))
+
+
+@pytest.mark.parametrize(
+    ("number", "sheet_a", "sheet_b", "said"),
+    [
+        (1, (ANNA, CARLA), (BEA,), (1, Team.A, "anna")),
+        (12, (ANNA, CARLA), (BEA,), (12, Team.B, "bea")),  # carla keeps no goal
+        (7, (ANNA, CARLA), (BEA, DORA), (None, None, "")),  # nor does dora
+        (7, (CARLA,), (DORA,), (7, Team.B, "dora")),  # who keeps a goal was not marked
+        (1, (ANNA,), (ANNA,), (1, None, "")),
+        (1, (ANNA,), (), (1, None, "")),  # B's keeper may wear it as well
+        (7, (ANNA,), (), (7, None, "")),
+    ],
+)
+def test_the_team_sheets_tell_whose_goalkeeper_it_is(number, sheet_a, sheet_b, said):
+    assert keeper_of(number, sheet_a=sheet_a, sheet_b=sheet_b) == said
 
 
 def test_of_two_rivals_only_the_surer_carries_a_number():

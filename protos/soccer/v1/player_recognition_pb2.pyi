@@ -625,7 +625,9 @@ class RosterEntry(_message.Message):
     jersey_number: _builtins.int
     """Shirt number, 1 to 99."""
     role: Global___Role.ValueType
-    """ROLE_PLAYER or ROLE_GOALKEEPER; unspecified means ROLE_PLAYER."""
+    """ROLE_PLAYER or ROLE_GOALKEEPER; unspecified means ROLE_PLAYER. Where a side has goalkeepers,
+    whoever keeps a goal for it is one of them.
+    """
     display_name: _builtins.str
     """The person's name; at most 128 characters."""
     def __init__(
@@ -916,7 +918,9 @@ class Player(_message.Message):
     role: Global___Role.ValueType
     """What the person does; unspecified until known."""
     team: Global___Team.ValueType
-    """The person's side; unspecified until known, and for officials."""
+    """The person's side; unspecified until known, and for officials. A goalkeeper's is known where the
+    number is on one side's team sheet only, of two.
+    """
     jersey_number: _builtins.int
     """Shirt number, 1 to 99; unset until it was read with confidence."""
     player_id: _builtins.str
