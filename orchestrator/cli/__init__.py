@@ -14,6 +14,7 @@ from orchestrator.cli.connection import add_client_flags, add_server_flags
 from orchestrator.cli.keys import add_keys_command
 from orchestrator.cli.offline import COMMANDS, run_offline
 from orchestrator.cli.plan import add_plan_command
+from orchestrator.cli.sheets import add_sheet_flags
 from orchestrator.cli.termination import Terminated, interrupted_by_sigterm
 from orchestrator.errors import TouchlineError
 
@@ -68,9 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         "--live", action="store_true", help="send at the video's pace; late frames are lost"
     )
     recognize.add_argument("--no-video", action="store_true", help="write no annotated.mp4")
-    recognize.add_argument("--kit-a", default="", metavar="TEXT", help='such as "red shirt"')
-    recognize.add_argument("--kit-b", default="", metavar="TEXT", help="of the other side")
     _add_server(recognize)
+    add_sheet_flags(recognize)
     add_client_flags(recognize)
     recognize.set_defaults(run=_recognize)
 

@@ -1,7 +1,7 @@
 """Draws recognitions on pictures like broadcast graphics, and writes them as a video."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from math import hypot
 from pathlib import Path
@@ -56,12 +56,20 @@ class Painter:
         height: Height of the pictures in pixels.
         title: Shown at the left of the header.
         frame_rate: Frames per second, for the clock in the header; None for a single picture.
+        names: Of people on the team sheets, by player id.
     """
 
     def __init__(
-        self, width: int, height: int, *, title: str, frame_rate: float | None = None
+        self,
+        width: int,
+        height: int,
+        *,
+        title: str,
+        frame_rate: float | None = None,
+        names: Mapping[str, str] | None = None,
     ) -> None:
         self._title = title
+        self._names = names or {}
         self._frame_rate = frame_rate
         side = min(width, height)
         self._text_px = max(9, round(side / 56))
@@ -121,7 +129,7 @@ class Painter:
 
     def _draw_label(self, canvas: Pixels, player: pb.Player) -> None:
         opacity = 0.92 if player.state == pb.TRACK_STATE_CONFIRMED else 0.55
-        label = pill_sprite(_tag(player), self._text_px, _colour(player), opacity)
+        label = pill_sprite(_tag(player, self._names), self._text_px, _colour(player), opacity)
         x = (player.box.x_min + player.box.x_max - label.shape[1]) / 2
         y = player.box.y_min - label.shape[0] - 2 * self._line_px
         paste(canvas, label, round(x), max(round(y), 2 * self._text_px))
@@ -175,12 +183,20 @@ class AnnotatedVideo:
         height: Height of the pictures in pixels; an odd row at the bottom is cut off.
         frame_rate: Frames per second.
         title: Shown in every frame.
+        names: Of people on the team sheets, by player id.
     """
 
     def __init__(
-        self, path: Path, width: int, height: int, *, frame_rate: float, title: str
+        self,
+        path: Path,
+        width: int,
+        height: int,
+        *,
+        frame_rate: float,
+        title: str,
+        names: Mapping[str, str] | None = None,
     ) -> None:
-        self._painter = Painter(width, height, title=title, frame_rate=frame_rate)
+        self._painter = Painter(width, height, title=title, frame_rate=frame_rate, names=names)
         self._reformatter = VideoReformatter()
         rate = Fraction(frame_rate).limit_denominator(1001)
         self._container = av.open(str(path), "w", options={"movflags": "faststart"})
@@ -229,10 +245,10 @@ def _colour(player: pb.Player) -> Colour:
     return TEAM_COLOURS.get(player.team, UNKNOWN_COLOUR)
 
 
-def _tag(player: pb.Player) -> str:
-    """Return the label: shirt number if known, else role, else track id; then the team."""
+def _tag(player: pb.Player, names: Mapping[str, str]) -> str:
+    """Return the label: shirt number and name if known, else role, else track id; then the team."""
     if player.HasField("jersey_number"):
-        name = f"#{player.jersey_number}"
+        name = f"#{player.jersey_number} {names.get(player.player_id, '')}".rstrip()
     else:
         name = _ROLE_TAGS.get(player.role) or f"id {player.track_id}"
     team = _TEAM_TAGS.get(player.team)

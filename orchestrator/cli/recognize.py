@@ -16,6 +16,7 @@ from orchestrator.cli.annotate import AnnotatedVideo
 from orchestrator.cli.connection import connect
 from orchestrator.cli.local import console, server_target
 from orchestrator.cli.outputs import ResultFiles, all_or_nothing
+from orchestrator.cli.sheets import display_names, sheet
 from orchestrator.cli.video import VideoFile, access_units, frames, probe
 from orchestrator.client import RecognitionClient
 from orchestrator.convert.requests import to_stream_config
@@ -37,15 +38,16 @@ async def recognize_file(options: argparse.Namespace) -> int:
     """
     video = probe(options.video)
     config = stream_config(video, is_live=options.live)
-    config.team_a.kit_description, config.team_b.kit_description = options.kit_a, options.kit_b
+    config.team_a.CopyFrom(sheet(options, "a"))
+    config.team_b.CopyFrom(sheet(options, "b"))
     to_stream_config(config)  # what a server would refuse
     with all_or_nothing(options.output) as draft:
         async with server_target(options) as target, connect(target, options) as client:
             summary = await _recognize(client, video, config, options, draft)
-        names = sorted(path.name for path in draft.iterdir())
-    if _VIDEO_NAME not in names:
+        written = sorted(path.name for path in draft.iterdir())
+    if _VIDEO_NAME not in written:
         (options.output / _VIDEO_NAME).unlink(missing_ok=True)  # shows the results of before
-    return _report(summary, f"in {options.output}/: {' '.join(names)}")
+    return _report(summary, f"in {options.output}/: {' '.join(written)}")
 
 
 async def _recognize(
@@ -60,7 +62,7 @@ async def _recognize(
     has_begun = False
     summary = pb.StreamSummary()
     with ResultFiles(directory) as files, _progress(video) as progress:
-        drawing = None if options.no_video else _Drawing(directory, video)
+        drawing = None if options.no_video else _Drawing(directory, video, config)
         with drawing or contextlib.nullcontext():
             async for response in client.recognize_stream(config, _paced(video, options.live)):
                 files.write(response)
@@ -124,11 +126,15 @@ async def _paced(video: VideoFile, is_live: bool) -> AsyncIterator[pb.Frame]:
 class _Drawing:
     """Brings responses together with the file's own pictures, in presentation order."""
 
-    def __init__(self, directory: Path, video: VideoFile) -> None:
+    def __init__(self, directory: Path, video: VideoFile, config: pb.StreamConfig) -> None:
         is_turned = video.rotation_degrees in {90, 270}
         size = (video.height, video.width) if is_turned else (video.width, video.height)
         self._output = AnnotatedVideo(
-            directory / _VIDEO_NAME, *size, frame_rate=video.frame_rate, title=video.path.stem
+            directory / _VIDEO_NAME,
+            *size,
+            frame_rate=video.frame_rate,
+            title=video.path.stem,
+            names=display_names([config.team_a, config.team_b]),
         )
         self._pictures: Iterator[tuple[int, Pixels]] = frames(video)
         self._ahead: tuple[int, Pixels] | None = None

@@ -116,6 +116,24 @@ def test_mask_of_another_size_becomes_a_box():
     assert has_colour(drawn[58:64, 98:104], TEAM_COLOURS[pb.TEAM_A], 60)
 
 
+def test_who_is_on_the_team_sheet_is_named(monkeypatch):
+    labels = []
+
+    def noted(text: str, *how: object) -> np.ndarray:
+        labels.append(text)
+        return pill_sprite(text, *how)
+
+    monkeypatch.setattr(annotate, "pill_sprite", noted)
+    people = (
+        player(jersey_number=7, player_id="m", team=pb.TEAM_A),
+        player(jersey_number=8, player_id="x", team=pb.TEAM_B),
+        player(role=pb.ROLE_GOALKEEPER),
+    )
+    told = Painter(WIDTH, HEIGHT, title="clip", names={"m": "Maria"})
+    told.draw(pitch(), frame(*people))
+    assert sorted(labels) == ["#7 Maria · A", "#8 · B", "GK"]
+
+
 def test_number_changes_the_label():
     without = painter().draw(pitch(), frame(player()))
     with_number = painter().draw(pitch(), frame(player(jersey_number=10)))
