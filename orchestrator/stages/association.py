@@ -73,7 +73,7 @@ def shown_alike(
 
     Args:
         pixels: The picture.
-        gain: Its exposure, see `appearance`.
+        gain: Its exposure, see `appearance.dressed`.
         tracks: Tracks.
         segments: Mask of each track, if it has one.
 
