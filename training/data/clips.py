@@ -175,3 +175,8 @@ class Clip:
             if picture is None:
                 raise InputError(f"{self.name}: expected a picture for frame {index}, found none")
             yield picture
+
+    def every(self, step: int) -> Iterator[tuple[int, Pixels]]:
+        """Yield index and picture of every `step`-th frame, as `frames` does."""
+        indices = range(0, len(self.sightings), step)
+        return zip(indices, self.frames(indices), strict=True)

@@ -197,9 +197,7 @@ def _write_headers(files: Mapping[str, IO[bytes]], row: Mapping[str, Any], count
 
 
 def _clip_rows(clip: Clip, clip_index: int, kits: dict[str, int]) -> Iterator[dict[str, Any]]:
-    for index, picture in enumerate(clip.frames()):
-        if index % _NUMBER_STRIDE or index >= len(clip.sightings):
-            continue
+    for index, picture in clip.every(_NUMBER_STRIDE):
         masks: dict[int, NDArray[np.uint8]] | None = None
         for seen in clip.sightings[index]:
             if not _is_wanted(clip, seen, index):

@@ -163,11 +163,10 @@ class TiledDetector:
 
 def score_clip(detector: TiledDetector, clip: Clip, step: int) -> list[FrameResult]:
     """Run the detector on every `step`-th frame of a clip."""
-    results = []
-    for index, picture in zip(range(len(clip.sightings)), clip.frames(), strict=False):
-        if index % step == 0:
-            results.append(_frame_result(clip.sightings[index], detector.detect(picture)))
-    return results
+    return [
+        _frame_result(clip.sightings[index], detector.detect(picture))
+        for index, picture in clip.every(step)
+    ]
 
 
 def person_scores(results: Sequence[FrameResult]) -> PersonScores:

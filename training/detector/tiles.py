@@ -102,7 +102,7 @@ def training_tiles(
     The mix is there from the start, since a network that sees one scale or one kit for a while
     forgets the others.
     """
-    for index, picture in _every(clip, recipe.frame_step):
+    for index, picture in clip.every(recipe.frame_step):
         targets = frame_targets(clip.sightings[index], labels)
         masks = clip.masks(index)
         pair = tile_regions(picture.shape[1], picture.shape[0])
@@ -123,7 +123,7 @@ def still_tiles(
 ) -> Iterator[tuple[Pixels, list[Target]]]:
     """Yield the tiles of every still: the plain pair, and zoomed crops."""
     yield from plain_tiles(clip, 1, labels, resolution)
-    for index, picture in _every(clip, 1):
+    for index, picture in clip.every(1):
         targets = frame_targets(clip.sightings[index], labels)
         for _ in range(recipe.still_crops):
             yield cut(picture, targets, draw_region(picture, targets, rng), resolution)
@@ -133,7 +133,7 @@ def plain_tiles(
     clip: Clip, step: int, labels: Sequence[str], resolution: int
 ) -> Iterator[tuple[Pixels, list[Target]]]:
     """Yield both tiles of every `step`-th frame, as filmed."""
-    for index, picture in _every(clip, step):
+    for index, picture in clip.every(step):
         targets = frame_targets(clip.sightings[index], labels)
         for region in tile_regions(picture.shape[1], picture.shape[0]):
             yield cut(picture, targets, region, resolution)
@@ -248,10 +248,3 @@ def _grow(box: Box, resolution: int) -> Box:
         min(cx + half_width, float(resolution)),
         min(cy + half_height, float(resolution)),
     )
-
-
-def _every(clip: Clip, step: int) -> Iterator[tuple[int, Pixels]]:
-    truth = range(len(clip.sightings))
-    for index, picture in zip(truth, clip.frames(), strict=False):
-        if index % step == 0:
-            yield index, picture
