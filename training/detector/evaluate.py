@@ -17,11 +17,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy.special import expit
 
-from orchestrator.imaging import merge_tiles, square_tiles, to_source
+from orchestrator.imaging import merge_tiles, square_tiles, stacked, to_source
 from orchestrator.types.detections import Detections
 from orchestrator.types.pictures import Pixels
 from training.data.footage import Clip, Sighting, read_clips
-from training.detector.tiles import Target, frame_targets
+from training.detector.tiles import frame_targets
 from training.errors import InputError
 from training.evaluation.ratios import share
 from training.onnx_file import open_onnx
@@ -226,19 +226,15 @@ def _frame_result(sightings: Iterable[Sighting], found: Detections) -> FrameResu
     candidates = found.labelled("ball")
     # One ball a frame: the likeliest candidate stands for all.
     best = candidates.where(candidates.confidence == candidates.confidence.max(initial=0))
-    distances = _centres(best.xyxy)[:, None] - _centres(_boxes(balls))
+    distances = _centres(best.xyxy)[:, None] - _centres(stacked([ball.box for ball in balls]))
     return FrameResult(
-        people=_boxes(people),
+        people=stacked([person.box for person in people]),
         is_ignored=np.array([not target.is_seen for target in people], bool),
         found=found.labelled("person"),
         has_ball=bool(balls),
         ball_score=float(best.confidence.max(initial=0)),
         ball_distance=float(np.linalg.norm(distances, axis=-1).min(initial=np.inf)),
     )
-
-
-def _boxes(targets: Sequence[Target]) -> Floats:
-    return np.array([target.box for target in targets], np.float32).reshape(-1, 4)
 
 
 def _centres(xyxy: Floats) -> Floats:
