@@ -32,6 +32,11 @@ KINDS = (*PEOPLE, BALL, "object")
 """All kinds; `object` where the labels have no classes at all."""
 
 
+def role_of_kind(kind: str) -> str:
+    """Return the role that a kind of people stands for: assistants are referees."""
+    return "referee" if kind == "assistant_referee" else kind
+
+
 @dataclass(frozen=True, slots=True)
 class Person:
     """One person of a clip.

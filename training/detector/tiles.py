@@ -13,13 +13,11 @@ import numpy as np
 from pydantic import Field
 
 from orchestrator.types.pictures import Pixels
-from training.data.clips import BALL
+from training.data.clips import BALL, Box, role_of_kind
 from training.data.footage import Clip, Sighting
 from training.data.kits import recolour
 from training.detector.micro import RESOLUTION
 from training.run.config import Frozen
-
-Box = tuple[float, float, float, float]
 
 LABELS = ("person", "ball")
 """The labels of the demo weights: roles learnt by colour do not carry over to unseen kits."""
@@ -30,8 +28,6 @@ ROLE_LABELS = ("player", "goalkeeper", "referee", "ball")
 BALL_SIDE_720 = 12.0
 """A smaller ball box is grown to this about its centre, in pixels of a 720-line picture: a box of a
 few pixels cannot be matched by overlap."""
-
-_ROLE_OF = {"assistant_referee": "referee"}
 
 MIN_VISIBLE_PX = {"person": 40.0, "ball": 8.0}
 """Something with fewer visible source pixels is neither taught nor asked for."""
@@ -156,7 +152,7 @@ def frame_targets(sightings: Iterable[Sighting], labels: Sequence[str] = LABELS)
 def label_of(kind: str, labels: Sequence[str]) -> str | None:
     """Return the label that stands for one of the clips' `KINDS`; None if there is none."""
     is_person = kind != BALL and "person" in labels
-    label = "person" if is_person else _ROLE_OF.get(kind, kind)
+    label = "person" if is_person else role_of_kind(kind)
     return label if label in labels else None
 
 

@@ -14,10 +14,8 @@ from google.protobuf.json_format import Parse, ParseError
 from soccer.v1 import player_recognition_pb2 as pb
 
 from orchestrator.merged_ids import MergedIds, begins_anew
+from training.data.clips import Box
 from training.errors import InputError
-
-Box = tuple[float, float, float, float]
-"""xyxy in pixels of the picture, `max` exclusive."""
 
 _ROLES = {
     pb.ROLE_PLAYER: "player",

@@ -4,18 +4,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from training.data.clips import Clip, Person
+from training.data.clips import Clip, Person, role_of_kind
 from training.data.readers.rendered import SUFFIX
 from training.data.reading import read
 from training.errors import InputError
 from training.evaluation.runs import Run
 
-_ROLE_OF_KIND = {"assistant_referee": "referee"}
-
 
 def role_of(person: Person) -> str:
     """Return the role that a run should report: assistants are referees."""
-    return _ROLE_OF_KIND.get(person.kind, person.kind)
+    return role_of_kind(person.kind)
 
 
 def has_ball(clip: Clip) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from orchestrator.types.pictures import Pixels
 from training.data import augment
 from training.data.crops import (
     GROWTH,
@@ -18,7 +19,6 @@ from training.data.crops import (
     SHIRT,
     SHORTS,
     CropSet,
-    Pixels,
     kit_attributes,
 )
 from training.data.kits import paint

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.data.crops import NUMBER, ROLE, ROLES, SHIRT, CropSet, Pixels, crop_set
+from orchestrator.types.pictures import Pixels
+from training.data.crops import NUMBER, ROLE, ROLES, SHIRT, CropSet, crop_set
 from training.errors import InputError
 from training.jersey.checkpoints import load
 from training.jersey.net import CROP_SIZE, HEADS, JerseyNet
