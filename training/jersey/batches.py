@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from orchestrator.contracts import JERSEY_CROP
 from orchestrator.types.pictures import Pixels
 from training.data import augment
 from training.data.crops import (
@@ -23,7 +24,7 @@ from training.data.crops import (
 )
 from training.data.kits import paint
 from training.errors import InputError
-from training.jersey.net import CROP_SIZE, HEADS
+from training.jersey.net import HEADS
 from training.run.loop import Batch
 
 IGNORED = -1
@@ -117,7 +118,7 @@ def _occlude(
 
 
 def close_up_batch(crops: CropSet, size: int, rng: np.random.Generator) -> Batch:
-    """Return `size` windows about back numbers at the scale of `CROP_SIZE`, as `whole_batch` does.
+    """Return `size` windows about back numbers at the scale of whole crops, as `whole_batch` does.
 
     Raises:
         InputError: No number in the crops can be read.
@@ -149,7 +150,7 @@ def _close_up(crops: CropSet, index: int, rng: np.random.Generator) -> Sample:
         augment.draw_number(window, box, int(attributes[NUMBER]), rng)
         if rng.random() < _LONG_HAIR:
             _cover(augment.grow_hair(window, box, rng), attributes)
-    fy, fx = CROP_SIZE[0] / PATCH_HEIGHT * GROWTH, CROP_SIZE[1] / PATCH_WIDTH * GROWTH
+    fy, fx = JERSEY_CROP[0] / PATCH_HEIGHT * GROWTH, JERSEY_CROP[1] / PATCH_WIDTH * GROWTH
     scaled = np.asarray(cv2.resize(window, None, fx=fx, fy=fy), np.uint8)
     return augment.degrade(scaled, rng), targets(attributes, IGNORED)
 
@@ -165,7 +166,7 @@ def _draw_value(rng: np.random.Generator) -> int:
 
 
 def _finish(patch: Pixels, rng: np.random.Generator) -> Pixels:
-    return augment.degrade(augment.cut(patch, CROP_SIZE, rng), rng)
+    return augment.degrade(augment.cut(patch, JERSEY_CROP, rng), rng)
 
 
 def targets(attributes: NDArray[np.int16], visible: int) -> dict[str, int]:

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from orchestrator.contracts import JERSEY_CROP
 from orchestrator.types.pictures import Pixels
 from training.data.crops import NUMBER, ROLE, ROLES, SHIRT, CropSet, crop_set
 from training.errors import InputError
 from training.jersey.checkpoints import load
-from training.jersey.net import CROP_SIZE, HEADS, JerseyNet
+from training.jersey.net import HEADS, JerseyNet
 from training.onnx_file import open_onnx
 from training.run.crops import exact_batches
 
@@ -74,7 +75,7 @@ def onnx_reader(path: Path) -> Reader:
 
 def predict(reader: Reader, crops: CropSet) -> dict[str, Tensor]:
     """Return the logits of every crop, cut exactly and not augmented, by head."""
-    chunks = [reader(batch) for batch in exact_batches(crops, CROP_SIZE)]
+    chunks = [reader(batch) for batch in exact_batches(crops, JERSEY_CROP)]
     return {name: torch.cat([chunk[i] for chunk in chunks]) for i, name in enumerate(HEADS)}
 
 
