@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from orchestrator.contracts import JERSEY_CROP
 from orchestrator.types.pictures import Pixels
-from training.data.crops import NUMBER, ROLE, ROLES, SHIRT, CropSet, crop_set
+from training.data.crops import ROLES, CropSet, crop_set
 from training.errors import InputError
+from training.jersey.batches import NO_TENS, targets
 from training.jersey.checkpoints import load
 from training.jersey.net import HEADS, JerseyNet
 from training.onnx_file import open_onnx
@@ -85,7 +86,8 @@ def calibrate(net: JerseyNet, held_out: CropSet) -> dict[str, float]:
     Logits are divided by a temperature. The belief that a number is readable is shifted, too, since
     training shows readable numbers more often than matches do. A head without truth stays as it is.
     """
-    logits, truth = predict(torch_reader(net), held_out), truths(held_out)
+    logits = predict(torch_reader(net), held_out)
+    truth = targets(held_out.attributes, held_out.number_visible)
     temperatures = {}
     for name in HEADS:
         known = truth[name] >= 0
@@ -121,23 +123,9 @@ def best_offset(logits: Tensor, truth: Tensor) -> float:
     return float(_OFFSETS[int((means - truth.float().mean()).abs().argmin())])
 
 
-def truths(crops: CropSet) -> dict[str, Tensor]:
-    """Return the target of every head, int64 `(n,)`, -1 where nothing is known."""
-    number = crops.attributes[:, NUMBER].astype(np.int64)
-    has_number = number >= 0
-    columns = {
-        "number_visible": crops.number_visible,
-        "tens": np.where(has_number, np.where(number > 9, number // 10, 10), -1),
-        "units": np.where(has_number, number % 10, -1),
-        "role": crops.attributes[:, ROLE],
-        "kit_colour": crops.attributes[:, SHIRT],
-    }
-    return {name: torch.from_numpy(column.astype(np.int64)) for name, column in columns.items()}
-
-
 def scores(reader: Reader, held_out: CropSet) -> dict[str, Any]:
     """Return the scores of the model card's table on clips never seen."""
-    logits, truth = predict(reader, held_out), truths(held_out)
+    logits, truth = predict(reader, held_out), targets(held_out.attributes, held_out.number_visible)
     visible = truth["number_visible"] >= 0
     return {
         "crops": len(held_out),
@@ -200,8 +188,8 @@ def track_number_score(
 
 
 def _number(tens: Tensor, units: Tensor) -> Tensor:
-    """Put digits together; tens of 10 mean that there are none."""
-    return torch.where(tens == 10, 0, tens) * 10 + units
+    """Put digits together."""
+    return torch.where(tens == NO_TENS, 0, tens) * 10 + units
 
 
 def role_score(logits: Tensor, truth: Tensor) -> dict[str, Any]:
