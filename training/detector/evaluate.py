@@ -4,8 +4,6 @@ People are scored by COCO average precision, the ball by the distance of its bes
 truth. Roles count as people: a detector that tells them apart is measured by the same figures.
 """
 
-import contextlib
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from scipy.special import expit
 
 from orchestrator.imaging import merge_tiles, square_tiles, stacked, to_source
 from orchestrator.types.detections import Detections
 from orchestrator.types.pictures import Pixels
+from training.coco_scores import evaluated
 from training.data.footage import Clip, Sighting, read_clips
 from training.detector.tiles import frame_targets
 from training.errors import InputError
@@ -171,19 +168,12 @@ def score_clip(detector: TiledDetector, clip: Clip, step: int) -> list[FrameResu
 
 def person_scores(results: Sequence[FrameResult]) -> PersonScores:
     """Return the people's average precision by pycocotools."""
-    truth, found = _coco_truth(results), _coco_found(results)
+    found = _coco_found(results)
     if all(result.is_ignored.all() for result in results):
         return PersonScores(None, None, None)
     if not found:  # which pycocotools does not take
         return PersonScores(0.0, 0.0, 1.0)
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = truth
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
+    evaluation = evaluated(_coco_truth(results), found)
     # Axes: IoU, recall, class, area, detections per frame; here 0.5, all, person, all, 100.
     precision = evaluation.eval["precision"][0, :, 0, 0, -1]
     recall = evaluation.params.recThrs
