@@ -55,7 +55,7 @@ class StreamState:
         triton: TritonClient,
         settings: Settings,
         *,
-        tenant: str = "default",
+        tenant: str,
     ) -> None:
         rate = config.frame_rate
         self.config = config
