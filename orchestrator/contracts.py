@@ -146,13 +146,16 @@ SIGLIP_TEXT = ModelContract(
     outputs=(TensorSpec("embedding", "FP32", ("D",), "L2-normalised, as of siglip_embedder"),),
 )
 
+JERSEY_CROP = (128, 64)
+"""Height and width in pixels."""
+
 RESNET_JERSEY = ModelContract(
     name="resnet_jersey",
     inputs=(
         TensorSpec(
             "crops",
             "UINT8",
-            (128, 64, 3),
+            (*JERSEY_CROP, 3),
             "RGB pixels of one person's box, resized to 128x64; normalised inside the graph",
         ),
     ),

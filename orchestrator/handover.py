@@ -57,11 +57,10 @@ class Handover:
 
     def holder(self, token: str) -> str | None:
         """Return the address of the other worker that a resume token names; None for no other."""
-        worker = worker_of(token)
-        is_other = worker is not None and worker < self._settings.workers
-        if worker is None or not is_other or worker == self._settings.worker:
+        worker, settings = worker_of(token), self._settings
+        if worker is None or worker >= settings.workers or worker == settings.worker:
             return None
-        return _socket(self._settings, worker)
+        return _socket(settings, worker)
 
     async def relay(
         self,

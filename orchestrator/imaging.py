@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from orchestrator.types.detections import Detections
 from orchestrator.types.pictures import Boxes, Pixels
@@ -102,7 +102,7 @@ def union(a: Boxes, b: Boxes) -> Boxes:
     return np.concatenate([np.minimum(a[:2], b[:2]), np.maximum(a[2:], b[2:])])
 
 
-def stacked(boxes: Sequence[Boxes]) -> Boxes:
+def stacked(boxes: Sequence[ArrayLike]) -> Boxes:
     """Return boxes `(4,)` as one array `(n, 4)`."""
     return np.array(boxes, np.float32).reshape(-1, 4)  # `np.stack` takes four times as long
 

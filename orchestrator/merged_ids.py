@@ -1,5 +1,12 @@
 """Track ids as they are in the end: who was seen again, and known too late, had two of them."""
 
+from soccer.v1 import player_recognition_pb2 as pb
+
+
+def begins_anew(response: pb.RecognizeStreamResponse) -> bool:
+    """Whether a server that knows nothing of the stream begins it: track ids count from 1."""
+    return response.HasField("started") and not response.started.is_resumed
+
 
 class MergedIds:
     """Gathers the merges that a stream's identity updates tell."""

@@ -16,6 +16,7 @@ from soccer.v1 import player_recognition_pb2 as pb
 from soccer.v1 import player_recognition_pb2_grpc as pb_grpc
 from typing_extensions import override
 
+from orchestrator.contracts import RFDETR_DETECTOR
 from orchestrator.convert.requests import to_still_config
 from orchestrator.convert.responses import from_models, from_recognition
 from orchestrator.drain import Drain
@@ -199,7 +200,7 @@ def _for_a_still(settings: Settings) -> Settings:
 
 def _raise_lost(lost: LostFrame) -> NoReturn:
     if lost.reason is GapReason.MODEL_UNAVAILABLE:
-        raise ModelUnavailableError("rfdetr_detector", lost.detail)
+        raise ModelUnavailableError(RFDETR_DETECTOR.name, lost.detail)
     if lost.reason is GapReason.INTERNAL:
         raise TouchlineError(lost.detail)
     raise DecodeError(f"data: {lost.detail}")

@@ -55,7 +55,7 @@ class StreamState:
         triton: TritonClient,
         settings: Settings,
         *,
-        tenant: str = "default",
+        tenant: str,
     ) -> None:
         rate = config.frame_rate
         self.config = config
@@ -84,7 +84,7 @@ class StreamState:
     @property
     def is_untrained(self) -> bool:
         """Whether a model that is there has random weights."""
-        return any(m.parameters.get("weights") == "random" for m in self._triton.models)
+        return any(model.is_untrained for model in self._triton.models)
 
     @property
     def size_bytes(self) -> int:

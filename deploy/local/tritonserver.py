@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
@@ -178,7 +178,7 @@ class TritonServer:
     async def _spawn(
         self, command: list[str], environment: dict[str, str]
     ) -> asyncio.subprocess.Process:
-        with contextlib.closing(self._open_log()) as log:
+        with self.log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *die_with_parent.prefix(),
                 *command,
@@ -246,9 +246,6 @@ class TritonServer:
                 await process.wait()
         finally:
             ownership.remove(self.name)
-
-    def _open_log(self) -> BinaryIO:
-        return self.log.open("wb")
 
     def _read_log(self) -> str:
         return self.log.read_text(errors="replace")

@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToDict, MessageToJson
 from soccer.v1 import player_recognition_pb2 as pb
 
 from orchestrator.errors import InvalidRequestError
-from orchestrator.merged_ids import MergedIds
+from orchestrator.merged_ids import MergedIds, begins_anew
 
 
 @contextmanager
@@ -72,7 +72,7 @@ class ResultFiles:
             indent=None,
         )
         self._results.write(text + "\n")
-        if response.HasField("started") and not response.started.is_resumed:
+        if begins_anew(response):
             self._earlier_ids = self._highest_id
         elif response.HasField("recognition"):
             self._note_boxes(response.recognition)

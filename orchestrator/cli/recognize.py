@@ -21,6 +21,7 @@ from orchestrator.cli.video import VideoFile, access_units, frames, probe
 from orchestrator.client import RecognitionClient
 from orchestrator.convert.requests import to_stream_config
 from orchestrator.errors import TouchlineError
+from orchestrator.merged_ids import begins_anew
 from orchestrator.types.frames import EncodedFrame
 from orchestrator.types.pictures import Pixels
 
@@ -67,7 +68,7 @@ async def _recognize(
             async for response in client.recognize_stream(config, _paced(video, options.live)):
                 files.write(response)
                 if response.HasField("started"):
-                    if has_begun and not response.started.is_resumed:
+                    if has_begun and begins_anew(response):
                         console.print(f"[bold yellow]{_BEGUN_ANEW}[/]")
                     has_begun = True
                     untrained = [m.name for m in response.started.models if m.untrained]

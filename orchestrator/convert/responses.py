@@ -84,7 +84,7 @@ def from_models(models: Iterable[LiveModel]) -> list[pb.ModelInfo]:
         pb.ModelInfo(
             name=model.contract.name,
             weights=model.parameters.get("weights", ""),
-            untrained=model.parameters.get("weights") == "random",
+            untrained=model.is_untrained,
         )
         for model in models
     ]

@@ -1,13 +1,9 @@
 """What the nursery is asked for, and what it answers."""
 
-from pydantic import BaseModel, ConfigDict
+from orchestrator.decode_guard.wire import Message
 
 
-class _Order(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Fork(_Order):
+class Fork(Message):
     """Make a worker. Its channel and the ring's memory come along as descriptors.
 
     Attributes:
@@ -25,19 +21,19 @@ class Fork(_Order):
     memory_bytes: int
 
 
-class Born(_Order):
+class Born(Message):
     """A worker runs."""
 
     pid: int
 
 
-class End(_Order):
+class End(Message):
     """Kill a worker and forget it."""
 
     pid: int
 
 
-class Ended(_Order):
+class Ended(Message):
     """A worker is gone.
 
     Attributes:

@@ -20,11 +20,13 @@ MOST_DETAIL = 500
 """Longest reason that a worker may give, in characters."""
 
 
-class _Message(BaseModel):
+class Message(BaseModel):
+    """What passes between processes: frozen, of these fields and types and no others."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Request(_Message):
+class Request(Message):
     """What a worker shall do.
 
     Attributes:
@@ -43,7 +45,7 @@ class Request(_Message):
     pts: int | None = None
 
 
-class Answer(_Message):
+class Answer(Message):
     """One outcome, or none.
 
     Attributes:

@@ -62,7 +62,7 @@ class Profile:
             stage: Name of the stage, which begins now.
             deadline: Of the frame, in seconds of `time.monotonic`; infinite for none.
         """
-        if stage not in _NEXT or deadline == float("inf"):
+        if stage not in _NEXT:
             return deadline
         now = time.monotonic()
         return max(deadline - self.remaining(_NEXT[stage]), now + _LEAST_SHARE * (deadline - now))

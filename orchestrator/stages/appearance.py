@@ -42,43 +42,26 @@ _COVERED = 0.1
 """Less of the clothes than this may be behind somebody."""
 
 
-def exposure(pixels: Pixels, xyxy: Boxes) -> float:
-    """Return by how much a picture must be brightened for its people to be seen as by day.
-
-    Dark colours lie closer together: without this, likeness would depend on the light.
-
-    Args:
-        pixels: The picture.
-        xyxy: Where its people are.
-
-    Returns:
-        Factor, 1 to 3.
-    """
-    if not len(xyxy):
-        return 1.0
-    shirts = _colours(pixels, xyxy)[:, : _POINTS[0]]
-    brightest = float(np.quantile(shirts.max(axis=2), 0.95))
-    return float(np.clip(_BRIGHT / max(brightest, 1.0), 1.0, _MOST_GAIN))
-
-
-def clothes(pixels: Pixels, xyxy: Boxes, gain: float) -> Clothes:
-    """Return what each person wears.
+def dressed(pixels: Pixels, xyxy: Boxes) -> tuple[Clothes, float]:
+    """Return what a picture's people wear, and its exposure.
 
     Args:
         pixels: The picture.
         xyxy: Boxes inside it.
-        gain: As of `exposure`; the same for all that is compared in a frame.
+
+    Returns:
+        The clothes, and the factor, 1 to 3, by which the picture was brightened for its people to
+        be seen as by day. Dark colours lie closer together: without it, likeness would depend on
+        the light.
     """
-    colours = np.minimum(_colours(pixels, xyxy) * np.float32(gain), 255).astype(np.uint8)
-    code = (colours >> (8 - _BITS)) @ (1 << _BITS * np.arange(3)[::-1])
-    cells, shares = _spread()
-    start = SIZE * np.arange(len(xyxy))[:, np.newaxis] + np.repeat((0, _CELLS), _POINTS)
-    where = cells[code] + start[..., np.newaxis]
-    counted = np.bincount(where.ravel(), shares[code].ravel(), len(xyxy) * SIZE)
-    found = counted.reshape(len(xyxy), 2, _CELLS) / (2 * _POINTS[:, np.newaxis])
-    worn = found.reshape(len(xyxy), SIZE).astype(np.float32)
-    worn[is_cut_off(xyxy, pixels)] = np.nan  # nobody knows where the shirt is
-    return worn
+    colours = _colours(pixels, xyxy)
+    gain = _exposure(colours)
+    return _worn(colours, is_cut_off(xyxy, pixels), gain), gain
+
+
+def clothes(pixels: Pixels, xyxy: Boxes, gain: float) -> Clothes:
+    """Return what is worn in further boxes of a picture; `gain` is its exposure, see `dressed`."""
+    return _worn(_colours(pixels, xyxy), is_cut_off(xyxy, pixels), gain)
 
 
 def unknown(count: int) -> Clothes:
@@ -109,6 +92,29 @@ def in_plain_sight(xyxy: Boxes) -> NDArray[np.bool_]:
     covered = sides.clip(0).prod(axis=2) / area[:, np.newaxis]
     is_nearer = xyxy[np.newaxis, :, 3] > xyxy[:, np.newaxis, 3]
     return np.asarray((covered * is_nearer).max(axis=1, initial=0.0) < _COVERED)
+
+
+def _exposure(colours: _Colours) -> float:
+    if not len(colours):
+        return 1.0
+    shirts = colours[:, : _POINTS[0]]
+    brightest = float(np.quantile(shirts.max(axis=2), 0.95))
+    return float(np.clip(_BRIGHT / max(brightest, 1.0), 1.0, _MOST_GAIN))
+
+
+def _worn(colours: _Colours, hidden: NDArray[np.bool_], gain: float) -> Clothes:
+    """Return which shares of shirt and of shorts have which of the colours of `_colours`."""
+    people = len(colours)
+    brightened = np.minimum(colours * np.float32(gain), 255).astype(np.uint8)
+    code = (brightened >> (8 - _BITS)) @ (1 << _BITS * np.arange(3)[::-1])
+    cells, shares = _spread()
+    start = SIZE * np.arange(people)[:, np.newaxis] + np.repeat((0, _CELLS), _POINTS)
+    where = cells[code] + start[..., np.newaxis]
+    counted = np.bincount(where.ravel(), shares[code].ravel(), people * SIZE)
+    found = counted.reshape(people, 2, _CELLS) / (2 * _POINTS[:, np.newaxis])
+    worn = found.reshape(people, SIZE).astype(np.float32)
+    worn[hidden] = np.nan  # nobody knows where the shirt is
+    return worn
 
 
 def _colours(pixels: Pixels, xyxy: Boxes) -> _Colours:

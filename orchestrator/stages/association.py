@@ -73,7 +73,7 @@ def shown_alike(
 
     Args:
         pixels: The picture.
-        gain: Its exposure, see `appearance`.
+        gain: Its exposure, see `appearance.dressed`.
         tracks: Tracks.
         segments: Mask of each track, if it has one.
 
@@ -209,21 +209,19 @@ def _without_own(
     shared: set[int] = set()
     strays: set[int] = set()
     owner = {row: column for column, row in row_of.items()}
-    for column, track in enumerate(tracks):
-        segment = segments[column]
-        is_masked = segment is not None and track.is_vouched
-        if column in row_of or not owner or not track.hits:
+    rows = np.array(list(owner), np.int64)
+    for column, (track, segment) in enumerate(zip(tracks, segments, strict=True)):
+        if column in row_of or not track.hits:
             continue
-        claimed = segment.xyxy if segment is not None and is_masked else track.xyxy
-        rows = np.array(list(owner))
-        inside = inside_share(claimed, people[rows])
-        if inside.max() < _INSIDE:
+        mask = segment if track.is_vouched else None
+        inside = inside_share(track.xyxy if mask is None else mask.xyxy, people[rows])
+        if inside.max(initial=0.0) < _INSIDE:
             continue
         row = int(rows[inside.argmax()])
-        is_own = is_masked and _is_only(column, owner[row], alike)
+        is_own = mask is not None and _is_only(column, owner[row], alike)
         if is_own or _shows_both(people[row], tracks[owner[row]].xyxy, track.xyxy):
             shared |= {column, owner[row]}
-        elif is_masked:
+        elif mask is not None:
             strays.add(column)
     return shared, strays
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from orchestrator.settings import NumberSettings
 from orchestrator.stages.evidence import Person
 from orchestrator.stages.teams import TeamClusters
-from orchestrator.types.people import Identity, Role, Team, TeamSheet
+from orchestrator.types.people import Identity, Role, Shirt, Team, TeamSheet
 from orchestrator.types.streams import StreamConfig
 
 _SIDED_ROLES = {Role.PLAYER, None}
@@ -116,23 +116,21 @@ def _silence_rivals(beliefs: dict[int, Identity], said: Mapping[int, Identity]) 
         beliefs: What is believed of each, by track id; changed in place.
         said: What was said of each before.
     """
-    best: dict[tuple[Team, int], int] = {}
+    best: dict[Shirt, int] = {}
     for track_id, belief in beliefs.items():
-        if belief.team is None or belief.jersey_number is None:
+        if belief.shirt is None:
             continue
-        key = (belief.team, belief.jersey_number)
-        rival = best.setdefault(key, track_id)
+        rival = best.setdefault(belief.shirt, track_id)
         if rival == track_id:
             continue
         wins = _claim(belief, said[track_id]) > _claim(beliefs[rival], said[rival])
         loser = rival if wins else track_id
-        best[key] = track_id if wins else rival
+        best[belief.shirt] = track_id if wins else rival
         beliefs[loser] = unnumbered(beliefs[loser])
 
 
 def _claim(belief: Identity, said: Identity) -> float:
-    is_known_by_it = (said.team, said.jersey_number) == (belief.team, belief.jersey_number)
-    return belief.jersey_number_confidence + _SURER * is_known_by_it
+    return belief.jersey_number_confidence + _SURER * (said.shirt == belief.shirt)
 
 
 def _allowed(sheets: Iterable[TeamSheet], role: Role | None) -> NDArray[np.bool_] | None:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from orchestrator.contracts import RESNET_JERSEY
+from orchestrator.contracts import JERSEY_CROP, RESNET_JERSEY
 from orchestrator.imaging import crops, stacked
 from orchestrator.settings import NumberSettings
 from orchestrator.stages.cadence import Cadence
@@ -14,8 +14,6 @@ from orchestrator.triton.client import TritonClient
 from orchestrator.types.frames import Frame
 from orchestrator.types.people import NumberReading
 from orchestrator.types.tracks import Tracks
-
-_HEIGHT, _WIDTH = 128, 64
 
 
 class NumberReader:
@@ -46,7 +44,7 @@ class NumberReader:
         if not due:
             return {}
         boxes = stacked([track.xyxy for track in due])
-        pixels = await asyncio.to_thread(crops, frame.pixels, boxes, height=_HEIGHT, width=_WIDTH)
+        pixels = await asyncio.to_thread(crops, frame.pixels, boxes, *JERSEY_CROP)
         reply = await self._triton.infer(RESNET_JERSEY, {"crops": pixels}, deadline=frame.deadline)
         return {
             track.object_id: reading

@@ -12,7 +12,7 @@ from orchestrator.stages.identify import Embedding, Kits
 from orchestrator.stages.returning import returned
 from orchestrator.stages.teams import NO_TEAM, TeamClusters
 from orchestrator.types.frames import FrameHeader
-from orchestrator.types.people import Identity, NumberReading, Team
+from orchestrator.types.people import Identity, NumberReading, Shirt
 from orchestrator.types.results import IdentityUpdate, Player
 from orchestrator.types.streams import StreamConfig
 from orchestrator.types.tracks import Track, Tracks
@@ -31,8 +31,6 @@ people telling would take ten times as long."""
 _MOST_REPEATED = 256
 """Frames that a resumed stream can send again: as many as a client may have under way."""
 _REPORTED = ("role", "team", "jersey_number", "player_id")
-
-_Shirt = tuple[Team, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +176,7 @@ class IdentityLedger:
         in_sight = [self._by_object.get(track.object_id) for track in tracks.seen]
         if all(in_sight):
             return {}
-        taken = {_shirt(who.identity) for who in (*in_sight, *back.values()) if who is not None}
+        taken = {who.identity.shirt for who in (*in_sight, *back.values()) if who is not None}
         lost = {key: people for key, people in self._lost(frame_count).items() if key not in taken}
         found: dict[int, Person] = {}
         for track in tracks.seen:
@@ -189,7 +187,7 @@ class IdentityLedger:
                 found[track.object_id] = lost.pop(shirt)[0]
         return found
 
-    def _first_sight(self, object_id: int, observations: Observations) -> _Shirt | None:
+    def _first_sight(self, object_id: int, observations: Observations) -> Shirt | None:
         """Return the side and number of somebody new, if one look tells both."""
         looks = observations.embeddings.get(object_id)
         reading = observations.readings.get(object_id)
@@ -198,13 +196,13 @@ class IdentityLedger:
         team = self._teams.belief(looks, NO_TEAM).team
         return None if team is None else (team, reading.sure_number)
 
-    def _lost(self, frame_count: int) -> dict[_Shirt, list[Person]]:
+    def _lost(self, frame_count: int) -> dict[Shirt, list[Person]]:
         """Return who may return and is known by side and number, by ascending track id."""
-        lost = defaultdict[_Shirt, list[Person]](list)
+        lost = defaultdict[Shirt, list[Person]](list)
         oldest = self._oldest(frame_count)
         for person in self._people.values():
             if person.is_lost and person.last_count >= oldest:
-                shirt = _shirt(person.identity)
+                shirt = person.identity.shirt
                 if shirt is not None:
                     lost[shirt].append(person)
         return lost
@@ -264,20 +262,13 @@ class IdentityLedger:
             del self._people[person.track_id]
 
 
-def _shirt(belief: Identity) -> _Shirt | None:
-    """Return somebody's side and number, if both are known."""
-    team, number = belief.team, belief.jersey_number
-    return None if team is None or number is None else (team, number)
-
-
 def _earlier_self(
-    person: Person, belief: Identity, lost: Mapping[_Shirt, Sequence[Person]]
+    person: Person, belief: Identity, lost: Mapping[Shirt, Sequence[Person]]
 ) -> Person | None:
     """Find a lost person of the same side and number who was gone before this one came."""
-    shirt = _shirt(belief)
-    if shirt is None:
+    if belief.shirt is None:
         return None
-    for earlier in lost.get(shirt, ()):
+    for earlier in lost.get(belief.shirt, ()):
         if earlier.is_lost and earlier.last_frame < person.first_frame:
             return earlier
     return None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from orchestrator import metrics
 from orchestrator.contracts import SAM2_TRACKER
 from orchestrator.errors import ModelError, ModelOverloadedError, SequenceLostError
-from orchestrator.triton.client import SequenceStep, TritonClient
+from orchestrator.triton.client import NO_OBJECTS, SequenceStep, TritonClient
 from orchestrator.types.frames import Frame
 from orchestrator.types.pictures import Boxes, Mask
 
@@ -123,11 +123,10 @@ class Segmenter:
             return
         step = SequenceStep(self._sequence_id, is_end=True)
         self._sequence_id = None
-        nobody = {"forget_object_ids": np.zeros((1, 1), np.int64)}
         deadline = time.monotonic() + _CLOSE_TIMEOUT_S
         with contextlib.suppress(ModelError):  # the pool goes on telling it
             await self._triton.infer(
-                SAM2_TRACKER, nobody, step=step, timeout_s=_CLOSE_TIMEOUT_S, deadline=deadline
+                SAM2_TRACKER, NO_OBJECTS, step=step, timeout_s=_CLOSE_TIMEOUT_S, deadline=deadline
             )
 
     async def _advance(

@@ -13,7 +13,7 @@ import numpy as np
 from orchestrator.errors import ModelError
 from orchestrator.imaging import inside_share, iou, is_cut_off, stacked, union
 from orchestrator.settings import TrackSettings
-from orchestrator.stages.appearance import Clothes, clothes, exposure, unknown
+from orchestrator.stages.appearance import Clothes, dressed, unknown
 from orchestrator.stages.association import associate, expected_rows, on_rivals, shown_alike
 from orchestrator.stages.camera import CameraMotion
 from orchestrator.stages.cuts import is_cut
@@ -86,12 +86,11 @@ class Tracker:
             tracklet.advance(box, elapsed)
         has_cut = self._has_cut(people)
         ended += self._end_all() if has_cut else ()
-        gain, worn = 1.0, unknown(len(people))
+        worn, gain = unknown(len(people)), 1.0
         if max_observed is None:  # time is short, so motion alone must do
             self._segmenter.rest()
         else:
-            gain = exposure(frame.pixels, people.xyxy)
-            worn = clothes(frame.pixels, people.xyxy, gain)
+            worn, gain = dressed(frame.pixels, people.xyxy)
         prompts = self._prompts(people, worn)
         is_degraded = False
         try:

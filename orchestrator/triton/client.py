@@ -24,10 +24,10 @@ from orchestrator.triton.repair import RELOAD_S
 from orchestrator.triton.sequences import SequencePool
 from orchestrator.triton.snapshot import PoolSnapshot
 from orchestrator.triton.transport import SharedMemoryPool
-from orchestrator.triton.wire import Request, SequenceStep
+from orchestrator.triton.wire import NO_OBJECTS, Request, SequenceStep
 from orchestrator.types.streams import Caller
 
-__all__ = ["SequenceStep", "TritonClient"]
+__all__ = ["NO_OBJECTS", "SequenceStep", "TritonClient"]
 
 log = logging.getLogger(__name__)
 

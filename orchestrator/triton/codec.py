@@ -33,6 +33,11 @@ class LiveModel:
     parameters: Mapping[str, str] = field(default_factory=dict)
     instances: int = 1
 
+    @property
+    def is_untrained(self) -> bool:
+        """Whether its weights are random, so that its answers mean nothing."""
+        return self.parameters.get("weights") == "random"
+
     def dims(self, spec: TensorSpec) -> tuple[int, ...]:
         """Return the dims of a tensor with every symbol replaced by its size."""
         return tuple(d if isinstance(d, int) else self.sizes[d] for d in spec.dims)

@@ -12,8 +12,6 @@ import time
 from collections.abc import Iterable
 from statistics import fmean
 
-import numpy as np
-
 from orchestrator import metrics
 from orchestrator.errors import (
     ModelError,
@@ -29,7 +27,7 @@ from orchestrator.triton.members import Members
 from orchestrator.triton.pool import nobody, pool_snapshot
 from orchestrator.triton.replica import Replica
 from orchestrator.triton.snapshot import PoolSnapshot, ReplicaSnapshot, ReplicaState
-from orchestrator.triton.wire import Request, SequenceStep
+from orchestrator.triton.wire import NO_OBJECTS, Request, SequenceStep
 from orchestrator.types.streams import Caller
 
 _END_S = 2.0
@@ -39,8 +37,6 @@ _END_TRIES = 30
 _FULL_S = 1.0
 """How long a replica that refused a START is not asked again; slots there belong to others, too."""
 _MAX_ORPHANS = 256
-_NOTHING = {"forget_object_ids": np.zeros((1, 1), np.int64)}
-"""A bare END needs some tensor; nobody has the id 0."""
 
 
 class _Home:
@@ -226,7 +222,7 @@ class SequencePool:
         for _ in range(_END_TRIES):
             deadline = time.monotonic() + _END_S
             try:
-                await home.lane.ask(Request(_NOTHING, Caller(""), timeout_s, deadline, step))
+                await home.lane.ask(Request(NO_OBJECTS, Caller(""), timeout_s, deadline, step))
             except SequenceLostError:  # already unknown there
                 return
             except ModelError:

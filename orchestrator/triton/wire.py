@@ -29,6 +29,10 @@ class SequenceStep:
     is_end: bool = False
 
 
+NO_OBJECTS = {"forget_object_ids": np.zeros((1, 1), np.int64)}
+"""A bare END needs some tensor; nobody has the id 0."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request to a model, of at most its largest batch.

@@ -26,6 +26,10 @@ class Team(Enum):
     B = auto()
 
 
+Shirt = tuple[Team, int]
+"""Side and number, which only one person of a match has."""
+
+
 @dataclass(frozen=True, slots=True)
 class NumberReading:
     """What one crop says about a person.
@@ -59,6 +63,13 @@ class Identity:
     jersey_number: int | None = None
     jersey_number_confidence: float = 0.0
     player_id: str = ""
+
+    @property
+    def shirt(self) -> Shirt | None:
+        """Side and number, if both are known."""
+        if self.team is None or self.jersey_number is None:
+            return None
+        return self.team, self.jersey_number
 
 
 @dataclass(frozen=True, slots=True)

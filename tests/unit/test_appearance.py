@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from orchestrator.stages.appearance import SIZE, clothes, exposure, in_plain_sight, likeness
+from orchestrator.stages.appearance import SIZE, clothes, dressed, in_plain_sight, likeness
 
 RED, BLUE, WHITE, GRASS = (200, 30, 30), (30, 60, 200), (240, 240, 240), (60, 140, 60)
 BOXES = np.array([(10, 10, 30, 60), (110, 10, 130, 60)], np.float32)
@@ -19,8 +19,7 @@ def picture(*kits, light=1.0):
 
 
 def worn(*kits, light=1.0):
-    pixels = picture(*kits, light=light)
-    return clothes(pixels, BOXES, exposure(pixels, BOXES))
+    return dressed(picture(*kits, light=light), BOXES)[0]
 
 
 def test_the_same_clothes_are_alike_and_others_are_not():
@@ -54,9 +53,9 @@ def test_clothes_are_known_in_the_dusk(light):
 
 
 def test_exposure_is_bounded_and_one_without_people():
-    assert exposure(picture((RED, WHITE), (BLUE, WHITE)), np.zeros((0, 4), np.float32)) == 1.0
-    assert exposure(np.zeros((80, 160, 3), np.uint8), BOXES) == 3.0
-    assert exposure(np.full((80, 160, 3), 255, np.uint8), BOXES) == 1.0
+    assert dressed(picture((RED, WHITE), (BLUE, WHITE)), BOXES[:0])[1] == 1.0
+    assert dressed(np.zeros((80, 160, 3), np.uint8), BOXES)[1] == 3.0
+    assert dressed(np.full((80, 160, 3), 255, np.uint8), BOXES)[1] == 1.0
 
 
 def test_shares_of_shirt_and_shorts_sum_to_one():

@@ -9,7 +9,7 @@ from orchestrator.types.frames import Frame, FrameHeader
 from tests.unit.scripted_triton import ScriptedTriton
 from tests.unit.tracked_people import LEFT, RIGHT, frame, people, tracker
 
-CLOTHES = track.clothes
+DRESSED = track.dressed
 
 
 def lit_frame(index: int) -> Frame:
@@ -79,7 +79,7 @@ async def test_clothes_are_not_looked_at_where_time_is_too_short_for_sam2(
     max_observed, looks, monkeypatch
 ):
     seen = []
-    monkeypatch.setattr(track, "clothes", lambda *given: seen.append(given) or CLOTHES(*given))
+    monkeypatch.setattr(track, "dressed", lambda *given: seen.append(given) or DRESSED(*given))
     subject = tracker(ScriptedTriton())
     for index in range(2):
         tracks = await subject.track(lit_frame(index), people(LEFT), max_observed=max_observed)

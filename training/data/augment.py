@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from training.data.crops import GROWTH, PATCH_HEIGHT, PATCH_WIDTH, ROLES, Pixels
+from orchestrator.types.pictures import Pixels
+from training.data.crops import GROWTH, PATCH_HEIGHT, PATCH_WIDTH, ROLES
 from training.data.kits import Kit, Pattern, draw_kit
 
 _BOX_NOISE = 0.04  # standard deviation of a detected edge, as a share of the box's side

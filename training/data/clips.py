@@ -32,6 +32,11 @@ KINDS = (*PEOPLE, BALL, "object")
 """All kinds; `object` where the labels have no classes at all."""
 
 
+def role_of_kind(kind: str) -> str:
+    """Return the role that a kind of people stands for: assistants are referees."""
+    return "referee" if kind == "assistant_referee" else kind
+
+
 @dataclass(frozen=True, slots=True)
 class Person:
     """One person of a clip.
@@ -175,3 +180,8 @@ class Clip:
             if picture is None:
                 raise InputError(f"{self.name}: expected a picture for frame {index}, found none")
             yield picture
+
+    def every(self, step: int) -> Iterator[tuple[int, Pixels]]:
+        """Yield index and picture of every `step`-th frame, as `frames` does."""
+        indices = range(0, len(self.sightings), step)
+        return zip(indices, self.frames(indices), strict=True)

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.contracts import KIT_COLOURS
+from orchestrator.types.pictures import Pixels
+from training.data.clips import Box, role_of_kind
 from training.data.footage import Clip, Person, Sighting, read_clip
 from training.data.kits import Kit, Pattern
 from training.errors import InputError
@@ -42,12 +44,6 @@ _PATTERN_OF = {
     Pattern.SLEEVES: "sleeves",
 }
 
-_ROLE_OF_KIND = {
-    "player": "player",
-    "goalkeeper": "goalkeeper",
-    "referee": "referee",
-    "assistant_referee": "referee",
-}
 _STRIDE = 4  # frames between two patches of one person
 _NUMBER_STRIDE = 2  # the same while the number can be read: such frames are rarer
 _MIN_VISIBLE_SHARE = 0.3
@@ -67,8 +63,6 @@ _PALETTE = {
     "purple": (125, 45, 165),
     "pink": (240, 115, 185),
 }
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +136,7 @@ def kit_attributes(kit: Kit) -> NDArray[np.int16]:
     )
 
 
-def patch_transform(box: tuple[float, float, float, float]) -> NDArray[np.float32]:
+def patch_transform(box: Box) -> NDArray[np.float32]:
     """Return the affine map, float32 `(2, 3)`, from frame pixels to the patch about `box`, xyxy."""
     x0, y0, x1, y1 = box
     scale_x = PATCH_WIDTH / ((x1 - x0) * GROWTH)
@@ -197,9 +191,7 @@ def _write_headers(files: Mapping[str, IO[bytes]], row: Mapping[str, Any], count
 
 
 def _clip_rows(clip: Clip, clip_index: int, kits: dict[str, int]) -> Iterator[dict[str, Any]]:
-    for index, picture in enumerate(clip.frames()):
-        if index % _NUMBER_STRIDE or index >= len(clip.sightings):
-            continue
+    for index, picture in clip.every(_NUMBER_STRIDE):
         masks: dict[int, NDArray[np.uint8]] | None = None
         for seen in clip.sightings[index]:
             if not _is_wanted(clip, seen, index):
@@ -225,11 +217,11 @@ def _is_wanted(clip: Clip, seen: Sighting, index: int) -> bool:
     return visible > _MIN_VISIBLE_SHARE * full and not covered
 
 
-def _area(box: tuple[float, float, float, float]) -> float:
+def _area(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _meets(a: tuple[float, float, float, float], b: list[float]) -> bool:
+def _meets(a: Box, b: list[float]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
@@ -254,7 +246,7 @@ def _truth(clip: Clip, person: Person, seen: Sighting, kits: dict[str, int]) -> 
     has_number = seen.is_number_readable and person.jersey_number is not None
     is_readable = has_number and fill > _READABLE_FILL
     attributes = np.full(6, -1, np.int16)
-    attributes[ROLE] = ROLES.index(_ROLE_OF_KIND[person.kind])
+    attributes[ROLE] = ROLES.index(role_of_kind(person.kind))
     attributes[SHIRT : SHORTS + 1], kit_name = _worn(clip, person)
     if has_number and fill > _LEGIBLE_FILL:
         attributes[NUMBER] = person.jersey_number

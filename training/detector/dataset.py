@@ -12,15 +12,16 @@ import numpy as np
 
 from orchestrator.types.pictures import Pixels
 from training.data.footage import read_clip
+from training.data.readers.coco import ANNOTATIONS
 from training.data.readers.stills import source_of
 from training.data.reading import read
+from training.data.writers.coco import annotation_file
 from training.data.writers.stills import write_jpeg
 from training.detector.tiles import Recipe, Target, plain_tiles, still_tiles, training_tiles
 from training.errors import InputError
 from training.run.config import Split
 from training.whole_file import write_whole
 
-ANNOTATIONS = "_annotations.coco.json"
 VALID_STEP = 4
 """Held-out clips are cut so much more rarely than those that are learnt."""
 
@@ -160,14 +161,5 @@ class CocoFolder:
 
     def close(self) -> None:
         """Write the annotation file; the split is complete once it exists."""
-        categories = [
-            {"id": index, "name": name, "supercategory": "none"}
-            for index, name in enumerate(self.labels)
-        ]
-        annotations = {
-            "info": {},
-            "images": self._images,
-            "annotations": self._annotations,
-            "categories": categories,
-        }
-        write_whole(self.directory / ANNOTATIONS, json.dumps(annotations).encode())
+        content = annotation_file(self._images, self._annotations, self.labels)
+        write_whole(self.directory / ANNOTATIONS, json.dumps(content).encode())

@@ -4,8 +4,6 @@ People are scored by COCO average precision, the ball by the distance of its bes
 truth. Roles count as people: a detector that tells them apart is measured by the same figures.
 """
 
-import contextlib
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from scipy.special import expit
 
-from orchestrator.imaging import merge_tiles, square_tiles, to_source
+from orchestrator.imaging import merge_tiles, square_tiles, stacked, to_source
 from orchestrator.types.detections import Detections
 from orchestrator.types.pictures import Pixels
+from training.coco_scores import evaluated
 from training.data.footage import Clip, Sighting, read_clips
-from training.detector.tiles import Target, frame_targets
+from training.detector.tiles import frame_targets
 from training.errors import InputError
 from training.evaluation.ratios import share
 from training.onnx_file import open_onnx
@@ -163,28 +160,20 @@ class TiledDetector:
 
 def score_clip(detector: TiledDetector, clip: Clip, step: int) -> list[FrameResult]:
     """Run the detector on every `step`-th frame of a clip."""
-    results = []
-    for index, picture in zip(range(len(clip.sightings)), clip.frames(), strict=False):
-        if index % step == 0:
-            results.append(_frame_result(clip.sightings[index], detector.detect(picture)))
-    return results
+    return [
+        _frame_result(clip.sightings[index], detector.detect(picture))
+        for index, picture in clip.every(step)
+    ]
 
 
 def person_scores(results: Sequence[FrameResult]) -> PersonScores:
     """Return the people's average precision by pycocotools."""
-    truth, found = _coco_truth(results), _coco_found(results)
+    found = _coco_found(results)
     if all(result.is_ignored.all() for result in results):
         return PersonScores(None, None, None)
     if not found:  # which pycocotools does not take
         return PersonScores(0.0, 0.0, 1.0)
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = truth
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
+    evaluation = evaluated(_coco_truth(results), found)
     # Axes: IoU, recall, class, area, detections per frame; here 0.5, all, person, all, 100.
     precision = evaluation.eval["precision"][0, :, 0, 0, -1]
     recall = evaluation.params.recThrs
@@ -227,19 +216,15 @@ def _frame_result(sightings: Iterable[Sighting], found: Detections) -> FrameResu
     candidates = found.labelled("ball")
     # One ball a frame: the likeliest candidate stands for all.
     best = candidates.where(candidates.confidence == candidates.confidence.max(initial=0))
-    distances = _centres(best.xyxy)[:, None] - _centres(_boxes(balls))
+    distances = _centres(best.xyxy)[:, None] - _centres(stacked([ball.box for ball in balls]))
     return FrameResult(
-        people=_boxes(people),
+        people=stacked([person.box for person in people]),
         is_ignored=np.array([not target.is_seen for target in people], bool),
         found=found.labelled("person"),
         has_ball=bool(balls),
         ball_score=float(best.confidence.max(initial=0)),
         ball_distance=float(np.linalg.norm(distances, axis=-1).min(initial=np.inf)),
     )
-
-
-def _boxes(targets: Sequence[Target]) -> Floats:
-    return np.array([target.box for target in targets], np.float32).reshape(-1, 4)
 
 
 def _centres(xyxy: Floats) -> Floats:

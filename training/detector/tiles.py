@@ -13,13 +13,11 @@ import numpy as np
 from pydantic import Field
 
 from orchestrator.types.pictures import Pixels
-from training.data.clips import BALL
+from training.data.clips import BALL, Box, role_of_kind
 from training.data.footage import Clip, Sighting
 from training.data.kits import recolour
 from training.detector.micro import RESOLUTION
 from training.run.config import Frozen
-
-Box = tuple[float, float, float, float]
 
 LABELS = ("person", "ball")
 """The labels of the demo weights: roles learnt by colour do not carry over to unseen kits."""
@@ -30,8 +28,6 @@ ROLE_LABELS = ("player", "goalkeeper", "referee", "ball")
 BALL_SIDE_720 = 12.0
 """A smaller ball box is grown to this about its centre, in pixels of a 720-line picture: a box of a
 few pixels cannot be matched by overlap."""
-
-_ROLE_OF = {"assistant_referee": "referee"}
 
 MIN_VISIBLE_PX = {"person": 40.0, "ball": 8.0}
 """Something with fewer visible source pixels is neither taught nor asked for."""
@@ -102,7 +98,7 @@ def training_tiles(
     The mix is there from the start, since a network that sees one scale or one kit for a while
     forgets the others.
     """
-    for index, picture in _every(clip, recipe.frame_step):
+    for index, picture in clip.every(recipe.frame_step):
         targets = frame_targets(clip.sightings[index], labels)
         masks = clip.masks(index)
         pair = tile_regions(picture.shape[1], picture.shape[0])
@@ -123,7 +119,7 @@ def still_tiles(
 ) -> Iterator[tuple[Pixels, list[Target]]]:
     """Yield the tiles of every still: the plain pair, and zoomed crops."""
     yield from plain_tiles(clip, 1, labels, resolution)
-    for index, picture in _every(clip, 1):
+    for index, picture in clip.every(1):
         targets = frame_targets(clip.sightings[index], labels)
         for _ in range(recipe.still_crops):
             yield cut(picture, targets, draw_region(picture, targets, rng), resolution)
@@ -133,7 +129,7 @@ def plain_tiles(
     clip: Clip, step: int, labels: Sequence[str], resolution: int
 ) -> Iterator[tuple[Pixels, list[Target]]]:
     """Yield both tiles of every `step`-th frame, as filmed."""
-    for index, picture in _every(clip, step):
+    for index, picture in clip.every(step):
         targets = frame_targets(clip.sightings[index], labels)
         for region in tile_regions(picture.shape[1], picture.shape[0]):
             yield cut(picture, targets, region, resolution)
@@ -156,7 +152,7 @@ def frame_targets(sightings: Iterable[Sighting], labels: Sequence[str] = LABELS)
 def label_of(kind: str, labels: Sequence[str]) -> str | None:
     """Return the label that stands for one of the clips' `KINDS`; None if there is none."""
     is_person = kind != BALL and "person" in labels
-    label = "person" if is_person else _ROLE_OF.get(kind, kind)
+    label = "person" if is_person else role_of_kind(kind)
     return label if label in labels else None
 
 
@@ -248,10 +244,3 @@ def _grow(box: Box, resolution: int) -> Box:
         min(cx + half_width, float(resolution)),
         min(cy + half_height, float(resolution)),
     )
-
-
-def _every(clip: Clip, step: int) -> Iterator[tuple[int, Pixels]]:
-    truth = range(len(clip.sightings))
-    for index, picture in zip(truth, clip.frames(), strict=False):
-        if index % step == 0:
-            yield index, picture

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from orchestrator.types.pictures import Pixels
 from training.data import augment
-from training.data.crops import NUMBER, ROLE, ROLES, SHIRT, SHORTS, CropSet, Pixels, kit_attributes
+from training.data.crops import NUMBER, ROLE, ROLES, SHIRT, SHORTS, CropSet, kit_attributes
 from training.data.kits import paint
 from training.embedder.texts import draw_statement, phrase, truth_table
 from training.embedder.towers import Towers

@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _build(options: argparse.Namespace) -> int:
     from training.engine.builder import BuildOptions
     from training.engine.publication import build_engine
+    from training.engine.store import PLAN
     from training.engine.toolchain import this_toolchain
     from training.export.inputs import read_pictures
 
@@ -71,7 +72,7 @@ def _build(options: argparse.Namespace) -> int:
     pictures = read_pictures(options.pictures, options.count)
     precision = Precision(options.precision)
     folder = build_engine(options.model, options.output, precision, wanted, pictures, toolchain)
-    print(folder / "model.plan")
+    print(folder / PLAN)
     return 0
 
 

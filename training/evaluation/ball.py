@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from math import dist, inf
 from typing import Any
 
+from training.data.clips import Box
 from training.evaluation.matching import MatchedFrame, MatchedRun
 from training.evaluation.ratios import share
-from training.evaluation.runs import Box
 from training.evaluation.truth import has_ball
 
 REACHES_PX = (4, 8, 16)

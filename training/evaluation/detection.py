@@ -8,10 +8,9 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
-from training.data.clips import Clip
+from training.data.clips import Box, Clip
 from training.evaluation.matching import MatchedRun
 from training.evaluation.ratios import share
-from training.evaluation.runs import Box
 from training.evaluation.truth import has_ball, role_of
 
 _ROLES = ("player", "goalkeeper", "referee")

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from trackeval.metrics import HOTA
 
-from training.data.clips import Clip, Person, Sighting
+from training.data.clips import Box, Clip, Person, Sighting
 from training.evaluation.attributes import naming
 from training.evaluation.matching import MatchedFrame, MatchedRun
-from training.evaluation.runs import Box, Identity
+from training.evaluation.runs import Identity
 from training.evaluation.tracking import asks_for_somebody, sequence
 from training.evaluation.truth import role_of
 

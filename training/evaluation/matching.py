@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from orchestrator.imaging import iou
+from orchestrator.imaging import iou, stacked
 from training.data.clips import Box, Clip, Sighting
 from training.evaluation.runs import Ball, Player, Run
 
@@ -90,7 +90,8 @@ def _match_frame(
     ignored = [seen for seen in everybody if not is_asked_for(seen)]
     answer = run.frames.get(index)
     players = answer.players if answer else ()
-    overlap = iou(_boxes([p.box_visible for p in people]), _boxes([p.box for p in players]))
+    seen = stacked([p.box_visible for p in people if p.box_visible is not None])  # of all of them
+    overlap = iou(seen, stacked([p.box for p in players]))
     pairs = _assign(overlap, _continues(people, players, track_of))
     kept = _kept(players, {column for _, column in pairs}, ignored)
     place = {column: new for new, column in enumerate(kept)}
@@ -142,10 +143,6 @@ def _assign(
 def _kept(players: Sequence[Player], matched: set[int], ignored: Sequence[Sighting]) -> list[int]:
     """Return the indices of the players that are matched or lie on no ignored person."""
     shown = [seen.box_visible for seen in ignored if seen.box_visible is not None]
-    hidden = _boxes([*shown, *(seen.box_full for seen in ignored)])
-    on_ignored = iou(_boxes([player.box for player in players]), hidden) >= MATCH_IOU
+    hidden = stacked([*shown, *(seen.box_full for seen in ignored)])
+    on_ignored = iou(stacked([player.box for player in players]), hidden) >= MATCH_IOU
     return [i for i in range(len(players)) if i in matched or not on_ignored[i].any()]
-
-
-def _boxes(boxes: Sequence[Box | None]) -> NDArray[np.float32]:
-    return np.array(boxes, np.float32).reshape(-1, 4)

@@ -13,11 +13,9 @@ from pathlib import Path
 from google.protobuf.json_format import Parse, ParseError
 from soccer.v1 import player_recognition_pb2 as pb
 
-from orchestrator.merged_ids import MergedIds
+from orchestrator.merged_ids import MergedIds, begins_anew
+from training.data.clips import Box
 from training.errors import InputError
-
-Box = tuple[float, float, float, float]
-"""xyxy in pixels of the picture, `max` exclusive."""
 
 _ROLES = {
     pb.ROLE_PLAYER: "player",
@@ -118,14 +116,17 @@ def read_run(path: Path) -> Run:
             names file and line.
     """
     path = path / "results.jsonl" if path.is_dir() else path
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected what `touchline recognize` writes")
     frames: dict[int, Frame] = {}
     last: dict[int, Identity] = {}
     final: dict[int, Identity] = {}
     merged = MergedIds()
-    for number, response in _of_one_stream(path):
+    for number, response in _responses(path):
         where = f"{path}:{number}"
+        if frames and begins_anew(response):
+            raise InputError(
+                f"{where}: expected one stream, but the server lost it here and began it anew; "
+                "track ids from here on are other people's"
+            )
         if response.HasField("recognition"):
             frame = _frame(response.recognition, where)
             if frame.index in frames:
@@ -143,19 +144,9 @@ def read_run(path: Path) -> Run:
     return Run(path, _video(path), frames, last | final, merged)
 
 
-def _of_one_stream(path: Path) -> Iterator[tuple[int, pb.RecognizeStreamResponse]]:
-    is_begun = False
-    for number, response in _responses(path):
-        if response.HasField("started") and is_begun and not response.started.is_resumed:
-            raise InputError(
-                f"{path}:{number}: expected one stream, but the server lost it here and began it "
-                "anew; track ids from here on are other people's"
-            )
-        is_begun |= response.HasField("recognition")
-        yield number, response
-
-
 def _responses(path: Path) -> Iterator[tuple[int, pb.RecognizeStreamResponse]]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected what `touchline recognize` writes")
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:

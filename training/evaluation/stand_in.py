@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.imaging import iou
+from orchestrator.imaging import iou, stacked
 from orchestrator.stages.matching import match, near
 from orchestrator.types.pictures import Boxes, Pixels
 from training.data.pictures import VideoFile
@@ -131,7 +131,7 @@ def _looks(run: Run, video: Path, every: int) -> Iterator[tuple[Frame | None, Pi
 
 def _boxes(frame: Frame | None) -> Boxes:
     players = frame.players if frame else ()
-    return np.array([player.box for player in players], np.float32).reshape(-1, 4)
+    return stacked([player.box for player in players])
 
 
 def _is_on_grass(picture: Pixels, people: Boxes) -> NDArray[np.bool_]:
@@ -152,7 +152,7 @@ def _is_on_grass(picture: Pixels, people: Boxes) -> NDArray[np.bool_]:
 def _follow(everybody: list[Walker], people: Boxes, is_boxed: NDArray[np.bool_]) -> None:
     """Link the people of one look with those of earlier ones; the others are new."""
     walking = [walker for walker in everybody if walker.missed <= _PATIENCE]
-    known = np.array([walker.xyxy for walker in walking], np.float32).reshape(-1, 4)
+    known = stacked([walker.xyxy for walker in walking])
     pairs = dict(match(iou(people, known), near(people, known), _LINK_IOU))
     for walker in walking:
         walker.missed += 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.imaging import iou
+from orchestrator.imaging import iou, stacked
 from training.data.clips import Sighting
 from training.evaluation.matching import MatchedFrame, MatchedRun
 
@@ -100,8 +100,7 @@ def _cause(
 
 def _is_crossed(person: Sighting, people: Sequence[Sighting]) -> bool:
     others = [seen.box_full for seen in people if seen.object_id != person.object_id]
-    boxes = np.array(others, np.float32).reshape(-1, 4)
-    return bool((iou(np.array([person.box_full], np.float32), boxes) > _CROSSING_IOU).any())
+    return bool((iou(stacked([person.box_full]), stacked(others)) > _CROSSING_IOU).any())
 
 
 def _cuts(frames: Sequence[MatchedFrame]) -> set[int]:

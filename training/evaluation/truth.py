@@ -4,18 +4,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from training.data.clips import Clip, Person
+from training.data.clips import Clip, Person, role_of_kind
+from training.data.readers.rendered import SUFFIX
 from training.data.reading import read
 from training.errors import InputError
 from training.evaluation.runs import Run
 
-_SUFFIX = ".gt.json.gz"
-_ROLE_OF_KIND = {"assistant_referee": "referee"}
-
 
 def role_of(person: Person) -> str:
     """Return the role that a run should report: assistants are referees."""
-    return _ROLE_OF_KIND.get(person.kind, person.kind)
+    return role_of_kind(person.kind)
 
 
 def has_ball(clip: Clip) -> bool:
@@ -56,13 +54,13 @@ def _named_by_video(run: Run, folder: Path) -> Path:
             "give the file of the labels itself: --truth CLIP.gt.json.gz"
         )
     name = Path(run.video).stem
-    for path in (folder / f"{name}{_SUFFIX}", folder / name):
+    for path in (folder / f"{name}{SUFFIX}", folder / name):
         if path.exists():
             return path
     if folder.resolve().name == name:
         return folder
     raise InputError(
-        f"{folder / name}{_SUFFIX}: expected the truth of {run.video} ({run.path}), or a folder "
+        f"{folder / name}{SUFFIX}: expected the truth of {run.video} ({run.path}), or a folder "
         f"{name}; of any other name, give the file of the labels itself"
     )
 

@@ -9,21 +9,18 @@ Figures of a detector are taken on matched boxes, not on rows: RF-DETR picks its
 so a rounding error may swap two rows without any harm.
 """
 
-import contextlib
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from scipy.optimize import linear_sum_assignment
 from scipy.special import expit
 
 from orchestrator.imaging import iou, to_source
 from orchestrator.types.pictures import Boxes
+from training.coco_scores import evaluated
 from training.errors import InputError
 
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -175,21 +172,12 @@ def _average_precision(truth: list[_Found], found: list[_Found]) -> float:
         return 0.0
     annotations = [row for image, one in enumerate(truth) for row in _coco_rows(image, one)]
     labels = {row["category_id"] for row in (*annotations, *rows)}
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = {
-            "images": [{"id": image} for image in range(len(truth))],
-            "annotations": [
-                {**row, "id": i + 1, "iscrowd": 0} for i, row in enumerate(annotations)
-            ],
-            "categories": [{"id": int(label)} for label in sorted(labels)],
-        }
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(rows), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return float(evaluation.stats[0])
+    reference = {
+        "images": [{"id": image} for image in range(len(truth))],
+        "annotations": [{**row, "id": i + 1, "iscrowd": 0} for i, row in enumerate(annotations)],
+        "categories": [{"id": int(label)} for label in sorted(labels)],
+    }
+    return float(evaluated(reference, rows).stats[0])
 
 
 def _coco_rows(image: int, found: _Found) -> list[dict[str, Any]]:

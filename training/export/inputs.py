@@ -6,12 +6,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.contracts import JERSEY_CROP
 from orchestrator.imaging import crops, square_tiles
 from orchestrator.types.pictures import Pixels
 from training.data.pictures import IMAGE_SUFFIXES, ImageFiles, VideoFile, images_in
 from training.errors import InputError
-
-CROP_SIZE = (128, 64)
 
 _WINDOW_SHARE = 0.13
 """Height of a person-sized window as a share of a frame's height."""
@@ -72,7 +71,7 @@ def jersey_inputs(pictures: list[Pixels], per_picture: int = 12) -> NDArray[np.u
             boxes = np.array([[0, 0, width, height]], np.float32)
         else:
             boxes = _busiest_windows(picture, per_picture)
-        batches.append(crops(picture, boxes, *CROP_SIZE))
+        batches.append(crops(picture, boxes, *JERSEY_CROP))
     return np.concatenate(batches)
 
 

@@ -7,7 +7,10 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from orchestrator.contracts import JERSEY_CROP
+from orchestrator.types.pictures import Pixels
 from training.data import augment
 from training.data.crops import (
     GROWTH,
@@ -18,12 +21,10 @@ from training.data.crops import (
     SHIRT,
     SHORTS,
     CropSet,
-    Pixels,
     kit_attributes,
 )
 from training.data.kits import paint
 from training.errors import InputError
-from training.jersey.net import CROP_SIZE, HEADS
 from training.run.loop import Batch
 
 IGNORED = -1
@@ -37,7 +38,8 @@ _LONG_HAIR = 0.3  # share of printed numbers that hair falls over
 _READABLE_COVER, _HIDDEN_COVER = 0.3, 0.55  # shares of a number that hair covers
 _CLOSE_UP_SIDE = 48  # pixels of a patch
 
-Sample = tuple[Pixels, dict[str, int]]
+Sample = tuple[Pixels, NDArray[np.int16], int]
+"""A crop with its row of `CropSet.attributes` and its `number_visible`."""
 
 
 def whole_batch(crops: CropSet, size: int, natural: float, rng: np.random.Generator) -> Batch:
@@ -73,7 +75,7 @@ def _natural_sample(crops: CropSet, index: int, rng: np.random.Generator) -> Sam
         paint(patch, crops.masks[index], kit)
         attributes[SHIRT : SHORTS + 1] = kit_attributes(kit)
     _occlude(patch, crops, crops.number_box[index], rng)
-    return _finish(patch, rng), targets(attributes, visible)
+    return _finish(patch, rng), attributes, visible
 
 
 def _number_sample(crops: CropSet, index: int, rng: np.random.Generator) -> Sample:
@@ -98,7 +100,7 @@ def _number_sample(crops: CropSet, index: int, rng: np.random.Generator) -> Samp
         attributes[SHIRT : SHORTS + 1] = IGNORED
     attributes[ROLE] = IGNORED
     _occlude(patch, crops, crops.number_box[index], rng)
-    return _finish(patch, rng), targets(attributes, visible)
+    return _finish(patch, rng), attributes, visible
 
 
 def _cover(share: float, attributes: NDArray[np.int16]) -> int:
@@ -117,7 +119,7 @@ def _occlude(
 
 
 def close_up_batch(crops: CropSet, size: int, rng: np.random.Generator) -> Batch:
-    """Return `size` windows about back numbers at the scale of `CROP_SIZE`, as `whole_batch` does.
+    """Return `size` windows about back numbers at the scale of whole crops, as `whole_batch` does.
 
     Raises:
         InputError: No number in the crops can be read.
@@ -149,15 +151,15 @@ def _close_up(crops: CropSet, index: int, rng: np.random.Generator) -> Sample:
         augment.draw_number(window, box, int(attributes[NUMBER]), rng)
         if rng.random() < _LONG_HAIR:
             _cover(augment.grow_hair(window, box, rng), attributes)
-    fy, fx = CROP_SIZE[0] / PATCH_HEIGHT * GROWTH, CROP_SIZE[1] / PATCH_WIDTH * GROWTH
+    fy, fx = JERSEY_CROP[0] / PATCH_HEIGHT * GROWTH, JERSEY_CROP[1] / PATCH_WIDTH * GROWTH
     scaled = np.asarray(cv2.resize(window, None, fx=fx, fy=fy), np.uint8)
-    return augment.degrade(scaled, rng), targets(attributes, IGNORED)
+    return augment.degrade(scaled, rng), attributes, IGNORED
 
 
 def _batch(samples: list[Sample]) -> Batch:
-    pixels = torch.from_numpy(np.stack([pixels for pixels, _ in samples]))
-    truths = {name: torch.tensor([truth[name] for _, truth in samples]) for name in HEADS}
-    return {"crops": pixels} | truths
+    pixels, attributes, visible = zip(*samples, strict=True)
+    crops = torch.from_numpy(np.stack(pixels))
+    return {"crops": crops} | targets(np.stack(attributes), np.array(visible, np.int8))
 
 
 def _draw_value(rng: np.random.Generator) -> int:
@@ -165,21 +167,22 @@ def _draw_value(rng: np.random.Generator) -> int:
 
 
 def _finish(patch: Pixels, rng: np.random.Generator) -> Pixels:
-    return augment.degrade(augment.cut(patch, CROP_SIZE, rng), rng)
+    return augment.degrade(augment.cut(patch, JERSEY_CROP, rng), rng)
 
 
-def targets(attributes: NDArray[np.int16], visible: int) -> dict[str, int]:
-    """Return the target of every head; -1 where nothing is known.
+def targets(attributes: NDArray[np.int16], visible: NDArray[np.int8]) -> dict[str, Tensor]:
+    """Return the target of every head, int64 `(n,)`, -1 where nothing is known.
 
     Args:
-        attributes: One row of `CropSet.attributes`.
-        visible: Its `number_visible`.
+        attributes: As of `CropSet`, `(n, 6)`.
+        visible: Its `number_visible`, `(n,)`.
     """
-    number = int(attributes[NUMBER])
-    return {
+    number = attributes[:, NUMBER]
+    columns = {
         "number_visible": visible,
-        "tens": IGNORED if number < 0 else number // 10 if number > 9 else NO_TENS,
-        "units": IGNORED if number < 0 else number % 10,
-        "role": int(attributes[ROLE]),
-        "kit_colour": int(attributes[SHIRT]),
+        "tens": np.select([number < 0, number > 9], [IGNORED, number // 10], NO_TENS),
+        "units": np.where(number < 0, IGNORED, number % 10),
+        "role": attributes[:, ROLE],
+        "kit_colour": attributes[:, SHIRT],
     }
+    return {name: torch.from_numpy(column.astype(np.int64)) for name, column in columns.items()}

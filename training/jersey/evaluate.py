@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.data.crops import NUMBER, ROLE, ROLES, SHIRT, CropSet, Pixels, crop_set
+from orchestrator.contracts import JERSEY_CROP
+from orchestrator.types.pictures import Pixels
+from training.data.crops import ROLES, CropSet, crop_set
 from training.errors import InputError
+from training.jersey.batches import NO_TENS, targets
 from training.jersey.checkpoints import load
-from training.jersey.net import CROP_SIZE, HEADS, JerseyNet
+from training.jersey.net import HEADS, JerseyNet
 from training.onnx_file import open_onnx
 from training.run.crops import exact_batches
 
@@ -73,7 +76,7 @@ def onnx_reader(path: Path) -> Reader:
 
 def predict(reader: Reader, crops: CropSet) -> dict[str, Tensor]:
     """Return the logits of every crop, cut exactly and not augmented, by head."""
-    chunks = [reader(batch) for batch in exact_batches(crops, CROP_SIZE)]
+    chunks = [reader(batch) for batch in exact_batches(crops, JERSEY_CROP)]
     return {name: torch.cat([chunk[i] for chunk in chunks]) for i, name in enumerate(HEADS)}
 
 
@@ -83,7 +86,8 @@ def calibrate(net: JerseyNet, held_out: CropSet) -> dict[str, float]:
     Logits are divided by a temperature. The belief that a number is readable is shifted, too, since
     training shows readable numbers more often than matches do. A head without truth stays as it is.
     """
-    logits, truth = predict(torch_reader(net), held_out), truths(held_out)
+    logits = predict(torch_reader(net), held_out)
+    truth = targets(held_out.attributes, held_out.number_visible)
     temperatures = {}
     for name in HEADS:
         known = truth[name] >= 0
@@ -119,23 +123,9 @@ def best_offset(logits: Tensor, truth: Tensor) -> float:
     return float(_OFFSETS[int((means - truth.float().mean()).abs().argmin())])
 
 
-def truths(crops: CropSet) -> dict[str, Tensor]:
-    """Return the target of every head, int64 `(n,)`, -1 where nothing is known."""
-    number = crops.attributes[:, NUMBER].astype(np.int64)
-    has_number = number >= 0
-    columns = {
-        "number_visible": crops.number_visible,
-        "tens": np.where(has_number, np.where(number > 9, number // 10, 10), -1),
-        "units": np.where(has_number, number % 10, -1),
-        "role": crops.attributes[:, ROLE],
-        "kit_colour": crops.attributes[:, SHIRT],
-    }
-    return {name: torch.from_numpy(column.astype(np.int64)) for name, column in columns.items()}
-
-
 def scores(reader: Reader, held_out: CropSet) -> dict[str, Any]:
     """Return the scores of the model card's table on clips never seen."""
-    logits, truth = predict(reader, held_out), truths(held_out)
+    logits, truth = predict(reader, held_out), targets(held_out.attributes, held_out.number_visible)
     visible = truth["number_visible"] >= 0
     return {
         "crops": len(held_out),
@@ -198,8 +188,8 @@ def track_number_score(
 
 
 def _number(tens: Tensor, units: Tensor) -> Tensor:
-    """Put digits together; tens of 10 mean that there are none."""
-    return torch.where(tens == 10, 0, tens) * 10 + units
+    """Put digits together."""
+    return torch.where(tens == NO_TENS, 0, tens) * 10 + units
 
 
 def role_score(logits: Tensor, truth: Tensor) -> dict[str, Any]:

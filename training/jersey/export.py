@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from orchestrator.contracts import JERSEY_CROP
 from training.export.agreement import Runner, Tensors
 from training.export.graph import BATCH, OPSET
-from training.jersey.net import CROP_SIZE, HEADS, JerseyNet
+from training.jersey.net import HEADS, JerseyNet
 
 
 def to_onnx(net: JerseyNet) -> ModelProto:
@@ -22,7 +23,7 @@ def to_onnx(net: JerseyNet) -> ModelProto:
         file = Path(folder) / "net.onnx"
         torch.onnx.export(
             net.eval(),
-            (torch.zeros(2, *CROP_SIZE, 3, dtype=torch.uint8),),
+            (torch.zeros(2, *JERSEY_CROP, 3, dtype=torch.uint8),),
             str(file),
             input_names=["crops"],
             output_names=list(HEADS),

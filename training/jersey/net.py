@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from typing_extensions import override
 
-from training.data.crops import ROLES
+from orchestrator.contracts import RESNET_JERSEY
 
-CROP_SIZE = (128, 64)
-HEADS = {"number_visible": 1, "tens": 11, "units": 10, "role": len(ROLES), "kit_colour": 11}
+HEADS = {spec.name: int(spec.dims[0]) for spec in RESNET_JERSEY.outputs}
+"""Columns of the logits by name."""
 BACKBONES: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     "resnet10": (BasicBlock, [1, 1, 1, 1]),
     "resnet18": (BasicBlock, [2, 2, 2, 2]),

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from orchestrator.types.pictures import Pixels
 from training.data import augment
-from training.data.crops import CropSet, Pixels, crop_set
+from training.data.crops import CropSet, crop_set
 from training.run.folder import data_folder
 
 _BATCH = 128

@@ -5,8 +5,7 @@ import importlib.util
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -57,16 +56,11 @@ class Journal:
         )
         self._task = self._bar.add_task("training", total=total, completed=step)
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> Self:
         self._stack.enter_context(self._bar)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def step(self, step: int, stage: str, loss: float, rate: float, seconds: float) -> None:

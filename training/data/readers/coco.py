@@ -30,7 +30,7 @@ from training.data.readers.stills import Labelled, Still, clips_of
 from training.errors import InputError
 
 LAYOUT = "_annotations.coco.json beside its pictures, or in train/, valid/ and test/"
-_FILE = "_annotations.coco.json"
+ANNOTATIONS = "_annotations.coco.json"
 
 
 class _File(Entry):
@@ -77,7 +77,8 @@ def read(path: Path, problems: Problems) -> list[Clip]:
 def _files(path: Path) -> list[Path]:
     if path.name.endswith(".coco.json"):
         return [path] if path.is_file() else []
-    return [p for p in (path / s / _FILE for s in (".", "train", "valid", "test")) if p.is_file()]
+    files = (path / split / ANNOTATIONS for split in (".", "train", "valid", "test"))
+    return [file for file in files if file.is_file()]
 
 
 def _stills(path: Path, problems: Problems) -> list[Still]:

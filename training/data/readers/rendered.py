@@ -34,7 +34,7 @@ from training.errors import InputError
 
 LAYOUT = "<clip>.gt.json.gz beside <clip>.mp4"
 BALL_ID = 30
-_SUFFIX = ".gt.json.gz"
+SUFFIX = ".gt.json.gz"
 _ORIGINAL_KITS = "engine originals"
 _MOST_DIGITS = 9
 
@@ -87,10 +87,10 @@ class _Masks(Entry):
 def find(path: Path) -> list[Path]:
     """Return the truth files at or in `path`; a clip may be named by its video, too."""
     if path.is_dir():
-        return sorted(path.glob(f"*{_SUFFIX}"))
+        return sorted(path.glob(f"*{SUFFIX}"))
     if path.suffix == ".mp4":
-        path = path.with_name(f"{path.stem}{_SUFFIX}")
-    return [path] if path.name.endswith(_SUFFIX) and path.is_file() else []
+        path = path.with_name(f"{path.stem}{SUFFIX}")
+    return [path] if path.name.endswith(SUFFIX) and path.is_file() else []
 
 
 def read(path: Path, problems: Problems) -> list[Clip]:
@@ -99,7 +99,7 @@ def read(path: Path, problems: Problems) -> list[Clip]:
     truth = parse(_Truth, raw, f"{path}: top level", problems)
     if truth is None:
         return []
-    name = path.name.removesuffix(_SUFFIX)
+    name = path.name.removesuffix(SUFFIX)
     people = _people(truth, path, problems)
     frames = dict(parse_each(_Frame, truth.frames, path, "frames", problems))
     table = _table(truth, frames, people, path, problems)
@@ -131,7 +131,7 @@ def read_clip(directory: Path, name: str) -> Clip:
     Raises:
         InputError: A file of the clip is missing or not as expected; names file and field.
     """
-    return read(directory / f"{name}{_SUFFIX}", Problems(is_strict=True))[0]
+    return read(directory / f"{name}{SUFFIX}", Problems(is_strict=True))[0]
 
 
 def _people(truth: _Truth, path: Path, problems: Problems) -> dict[int, Person]:

@@ -1,11 +1,12 @@
 """Writer of COCO boxes and masks in the layout of Roboflow, which rfdetr's training reads."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from training.data.clips import Clip, Sighting
+from training.data.readers.coco import ANNOTATIONS
 from training.data.writers.stills import kinds_in, write_stills
 
 
@@ -27,8 +28,7 @@ def write(splits: dict[str, Sequence[Clip]], directory: Path, every: int) -> Non
     for split, clips in splits.items():
         folder = directory / split
         folder.mkdir(parents=True)
-        content = _annotations(clips, folder, names, every)
-        (folder / "_annotations.coco.json").write_text(json.dumps(content))
+        (folder / ANNOTATIONS).write_text(json.dumps(_annotations(clips, folder, names, every)))
 
 
 def _annotations(
@@ -45,13 +45,17 @@ def _annotations(
                 if seen.box_visible is not None:
                     entry = _annotation(clip, index, seen, names)
                     annotations.append({"id": len(annotations), "image_id": image_id, **entry})
+    return annotation_file(images, annotations, names)
+
+
+def annotation_file(
+    images: Sequence[Mapping[str, Any]],
+    annotations: Sequence[Mapping[str, Any]],
+    names: Iterable[str],
+) -> dict[str, Any]:
+    """Return what an annotation file holds; ids of the categories are places in `names`."""
     categories = [{"id": i, "name": n, "supercategory": "none"} for i, n in enumerate(names)]
-    return {
-        "info": {},
-        "images": images,
-        "annotations": annotations,
-        "categories": categories,
-    }
+    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
 
 def _annotation(clip: Clip, index: int, seen: Sighting, names: list[str]) -> dict[str, Any]:

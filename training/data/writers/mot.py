@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.data.clips import BALL, Clip, Sighting
+from training.data.clips import BALL, Clip, Sighting, role_of_kind
 from training.data.writers.stills import write_jpeg
 from training.errors import InputError
 
 _PEDESTRIAN = 1
-_DEFAULT_LABEL = {"assistant_referee": "referee"}
 
 
 def write(splits: dict[str, Sequence[Clip]], directory: Path, every: int) -> None:
@@ -82,7 +81,7 @@ def _tracklet(clip: Clip, object_id: int, kind: str) -> str:
     person = clip.people.get(object_id)
     if kind == BALL or person is None:
         return f"{kind};1"
-    label = _DEFAULT_LABEL.get(kind, kind)
     team = f" team {person.team}" if person.team else ""
     detail = "side" if kind == "assistant_referee" else "x"
+    label = role_of_kind(kind)
     return f"{label}{team};{detail if person.jersey_number is None else person.jersey_number}"

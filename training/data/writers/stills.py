@@ -17,8 +17,7 @@ def kinds_in(clips: Iterable[Clip]) -> list[str]:
 
 def write_stills(clip: Clip, folder: Path, every: int) -> Iterator[tuple[int, Path]]:
     """Write every so many frames as `<clip>_<frame>.jpg`; yield index and file of each."""
-    indices = range(0, len(clip.sightings), every)
-    for index, picture in zip(indices, clip.frames(indices), strict=True):
+    for index, picture in clip.every(every):
         file = folder / f"{clip.name}_{index:06d}.jpg"
         write_jpeg(picture, file)
         yield index, file
