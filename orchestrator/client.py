@@ -8,7 +8,8 @@ that has no room is asked again, too, as long as it is about a stream that had a
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Self
 
 import grpc
@@ -25,7 +26,6 @@ BROKEN_WRITE = "Internal error from Core"
 place of what they said: github.com/grpc/grpc/issues/36066."""
 _OPTIONS = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     # A server that is gone without a word is noticed within half a minute.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -89,8 +89,10 @@ class RecognitionClient:
 
     async def recognize_stream(
         self, config: pb.StreamConfig, frames: AsyncIterator[pb.Frame]
-    ) -> AsyncIterator[pb.RecognizeStreamResponse]:
+    ) -> AsyncGenerator[pb.RecognizeStreamResponse, None]:
         """Recognise a stream.
+
+        Whoever stops before its end closes it, as `contextlib.aclosing` does: its call ends then.
 
         Args:
             config: How the stream is coded and what is wanted.
@@ -105,27 +107,29 @@ class RecognitionClient:
         """
         outbox = Outbox(frames, config.encoding)
         try:
-            async for response in self._attempts(config, outbox):
-                yield response
+            async with aclosing(self._attempts(config, outbox)) as responses:
+                async for response in responses:
+                    yield response
         finally:
             outbox.close()
 
     async def _attempts(
         self, config: pb.StreamConfig, outbox: Outbox
-    ) -> AsyncIterator[pb.RecognizeStreamResponse]:
+    ) -> AsyncGenerator[pb.RecognizeStreamResponse, None]:
         failures, had_place = 0, False
         current = pb.StreamConfig()
         current.CopyFrom(config)
         while True:
             has_begun = False
             try:
-                async for response in self._attempt(current, outbox):
-                    if response.HasField("started"):
-                        current.resume_token = response.started.resume_token
-                        had_place = has_begun = True
-                    else:
-                        failures = 0
-                    yield response
+                async with aclosing(self._attempt(current, outbox)) as responses:
+                    async for response in responses:
+                        if response.HasField("started"):
+                            current.resume_token = response.started.resume_token
+                            had_place = has_begun = True
+                        else:
+                            failures = 0
+                        yield response
             except grpc.aio.AioRpcError as error:
                 failures += 1
                 is_refused = had_place and not has_begun
@@ -140,7 +144,7 @@ class RecognitionClient:
 
     async def _attempt(
         self, config: pb.StreamConfig, outbox: Outbox
-    ) -> AsyncIterator[pb.RecognizeStreamResponse]:
+    ) -> AsyncGenerator[pb.RecognizeStreamResponse, None]:
         call = self._stub.RecognizeStream(metadata=self._metadata())
         sending: asyncio.Task[None] | None = None
         try:

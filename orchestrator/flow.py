@@ -105,6 +105,8 @@ class Flow:
         """Units that were answered before have room of their own: credit for them is back by then,
         and what a live client sends for it must not be refused."""
         self._arrivals = Arrivals(is_video=config.encoding.is_video)
+        self._seconds: dict[int, dict[str, float]] = {}
+        """Times so far of the frames that the decoder holds back, by index."""
         self._ahead = 0
         """Frames whose detection has begun and whose processing has not ended."""
         self._traces = FrameTraces()
@@ -177,8 +179,8 @@ class Flow:
         while (item := await inbox.get()) is not None:
             for picture, seconds in await self._take(item):
                 await ready.put(self._start(picture, seconds, tasks))
-        for picture in self._arrivals.awaited(await asyncio.to_thread(self._decoder.flush)):
-            await ready.put(self._start(picture, {}, tasks))
+        for picture, seconds in self._decided(await asyncio.to_thread(self._decoder.flush)):
+            await ready.put(self._start(picture, seconds, tasks))
         await ready.put(None)
 
     async def _take(self, item: EncodedFrame | Refused) -> list[_Decided]:
@@ -197,8 +199,7 @@ class Flow:
 
     async def _decode_unawaited(self, encoded: EncodedFrame) -> list[_Decided]:
         """Decode a frame whose own picture nobody waits for; return which others are decided."""
-        decoded = await asyncio.to_thread(self._decoder.decode, encoded)
-        return [(picture, {}) for picture in self._arrivals.awaited(decoded)]
+        return self._decided(await asyncio.to_thread(self._decoder.decode, encoded))
 
     async def _decode(self, encoded: EncodedFrame) -> list[_Decided]:
         """Decode one frame; return the pictures that are decided by now, with their times."""
@@ -208,9 +209,20 @@ class Flow:
             if lost is not None:
                 return [(lost, {})]
         seconds = {"queue": time.monotonic() - self._arrivals.since(index)}
+        self._seconds[index] = seconds
         with self._traces.of(index), timed(seconds, "decode"):
             decoded = await asyncio.to_thread(self._decoder.decode, encoded)
-        return [(picture, dict(seconds)) for picture in self._arrivals.awaited(decoded)]
+        return self._decided(decoded)
+
+    def _decided(self, decoded: list[Frame | LostFrame]) -> list[_Decided]:
+        """Return what somebody waits for of what is decided now, each with its own times."""
+        return [
+            (
+                item,
+                {} if isinstance(item, Refused) else self._seconds.pop(item.header.frame_index, {}),
+            )
+            for item in self._arrivals.awaited(decoded)
+        ]
 
     def _start(
         self,

@@ -186,7 +186,6 @@ def _threads(settings: ServerSettings) -> ThreadPoolExecutor:
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", _OVERSIZE_FACTOR * settings.max_frame_bytes),
-        ("grpc.max_send_message_length", settings.max_frame_bytes),
         ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
         ("grpc.max_concurrent_streams", max(_LEAST_CALLS, 2 * settings.max_streams)),

@@ -29,7 +29,8 @@ from orchestrator.security.audit import Call, Record
 from orchestrator.security.auth import Principal
 from orchestrator.serving import ServedStream, Serving
 from orchestrator.session import StreamSession
-from orchestrator.types.frames import EncodedFrame, LostFrame
+from orchestrator.settings import ServerSettings
+from orchestrator.types.frames import EncodedFrame, Encoding, LostFrame
 from orchestrator.types.streams import Caller, StreamConfig
 
 Requests = AsyncIterator[pb.RecognizeStreamRequest]
@@ -82,6 +83,7 @@ class StreamCall:
         with self._noted():
             message = await self._config()
             config = to_stream_config(message)
+            _check_size(config, self._serving.settings.server)
             self._tenant.check_size(config)
         if await self._handed_over(message):  # and noted there
             return
@@ -256,6 +258,17 @@ def _outcome(error: Exception) -> str:
     if isinstance(error, QuotaExceededError):
         return "quota_exceeded"
     return status_code(error).name.lower() if isinstance(error, TouchlineError) else "internal"
+
+
+def _check_size(config: StreamConfig, server: ServerSettings) -> None:
+    """Refuse a stream of which no frame could be served."""
+    pixels = (config.width or 0) * (config.height or 0)
+    if pixels > server.max_frame_pixels:
+        expected = f"expected at most {server.max_frame_pixels} pixels in all, got {pixels}"
+        raise InvalidRequestError("config.width_px", expected)
+    if config.encoding is Encoding.RGB24 and 3 * pixels > server.max_frame_bytes:
+        expected = f"expected at most {server.max_frame_bytes} bytes a frame, got {3 * pixels}"
+        raise InvalidRequestError("config.width_px", expected)
 
 
 def _check_same_pictures(config: StreamConfig, earlier: StreamConfig) -> None:

@@ -40,6 +40,7 @@ class ScriptedTriton:
         scene: Detector output by call: rows of (cx, cy, w, h, label column, logit), as shares.
         move: SAM2's view: from (object id, frames since prompt, prompted box) to (box, score).
         faults: Errors to raise, by model name; taken one by one.
+        mask: Run lengths of every mask.
         observes: Whether SAM2 looks for its objects, or carries them on by motion.
         missing: Models that have not come yet.
         labels: Of the detector; without a ball it is asked once a frame.
@@ -53,6 +54,7 @@ class ScriptedTriton:
     weights: dict[str, str] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
     labels: str = "person,ball"
+    mask: bytes = b"RLE"
     observes: bool = True
     calls: MutableSequence[tuple[str, dict[str, Tensor], SequenceStep | None]] = field(
         default_factory=list
@@ -132,7 +134,7 @@ class ScriptedTriton:
                 1, count, 4
             ),
             "scores": np.array([[score for _, score in answers.values()]], np.float32),
-            "masks": np.array([[b"RLE"] * count], np.object_).reshape(1, count),
+            "masks": np.array([[self.mask] * count], np.object_).reshape(1, count),
             "observed": np.full((1, count), self.observes),
         }
 

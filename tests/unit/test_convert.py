@@ -21,6 +21,11 @@ def config(**fields) -> pb.StreamConfig:
     return pb.StreamConfig(**{"encoding": pb.FRAME_ENCODING_JPEG, **fields})
 
 
+def sheet(*numbers: int, **fields) -> pb.TeamSheet:
+    entries = [{"player_id": "p", "jersey_number": number, **fields} for number in numbers]
+    return pb.TeamSheet(roster=[pb.RosterEntry(**entry) for entry in entries])
+
+
 @pytest.mark.parametrize(
     ("message", "field"),
     [
@@ -32,6 +37,7 @@ def config(**fields) -> pb.StreamConfig:
         (config(width_px=640, height_px=9000), "config.height_px"),
         (config(frame_rate=-1), "config.frame_rate"),
         (config(frame_rate=float("nan")), "config.frame_rate"),
+        (config(frame_rate=float("inf")), "config.frame_rate"),
         (config(frame_rate=241), "config.frame_rate"),
         (config(rotation_degrees=45), "config.rotation_degrees"),
         (config(delivery_mode=9), "config.delivery_mode"),
@@ -39,6 +45,20 @@ def config(**fields) -> pb.StreamConfig:
             config(delivery_mode=pb.DELIVERY_MODE_LIVE, latency_budget={"seconds": 61}),
             "config.latency_budget",
         ),
+        (
+            config(delivery_mode=pb.DELIVERY_MODE_LIVE, latency_budget={"nanos": 39_999_999}),
+            "config.latency_budget",
+        ),
+        (
+            config(delivery_mode=pb.DELIVERY_MODE_LIVE, latency_budget={"seconds": -1}),
+            "config.latency_budget",
+        ),
+        (config(delivery_mode=pb.DELIVERY_MODE_LIVE, latency_budget={}), "config.latency_budget"),
+        (config(team_a=pb.TeamSheet(name="x" * 129)), "config.team_a.name"),
+        (config(team_b=sheet(*range(1, 66))), "config.team_b.roster"),
+        (config(team_b=sheet(100)), "config.team_b.roster[0].jersey_number"),
+        (config(team_b=sheet(4, player_id="x" * 129)), "config.team_b.roster[0].player_id"),
+        (config(team_b=sheet(4, display_name="x" * 129)), "config.team_b.roster[0].display_name"),
         (config(time_base=pb.Rational(numerator=1)), "config.time_base.denominator"),
         (config(stream_name="x" * 129), "config.stream_name"),
         (config(team_a=pb.TeamSheet(kit_description="x" * 257)), "config.team_a.kit_description"),
@@ -80,6 +100,24 @@ def test_a_minimal_config_gets_the_documented_defaults():
     assert got == StreamConfig("", Encoding.JPEG)
     live = requests.to_stream_config(config(delivery_mode=pb.DELIVERY_MODE_LIVE))
     assert (live.is_live, live.latency_budget_s) == (True, 2.0)
+
+
+def test_what_lies_at_a_limit_is_within_it():
+    for nanos, seconds in ((40_000_000, 0), (0, 60)):
+        budget = {"nanos": nanos, "seconds": seconds}
+        live = config(delivery_mode=pb.DELIVERY_MODE_LIVE, latency_budget=budget)
+        got = requests.to_stream_config(live)
+        assert got.latency_budget_s == pytest.approx(nanos / 1e9 + seconds)
+    assert requests.to_stream_config(config(frame_rate=240)).frame_rate == 240
+    largest = requests.to_stream_config(config(width_px=8192, height_px=16))
+    assert (largest.width, largest.height) == (8192, 16)
+    full = sheet(*range(1, 65), display_name="\N{SOCCER BALL}" * 128)
+    assert len(requests.to_stream_config(config(team_a=full)).team_a.roster) == 64
+
+
+def test_a_latency_budget_of_a_lossless_stream_is_ignored():
+    got = requests.to_stream_config(config(latency_budget={"seconds": -1}))
+    assert got.latency_budget_s is None
 
 
 def test_video_is_no_single_image():
@@ -145,6 +183,16 @@ def test_masks_and_timings_are_left_out_unless_wanted():
     message = responses.from_recognition(recognition(), StreamConfig("s", Encoding.JPEG))
     assert not message.players[0].HasField("mask")
     assert not message.HasField("stage_timings")
+
+
+@pytest.mark.parametrize("wanted", ["masks", "stage_timings"])
+def test_each_of_masks_and_timings_comes_alone(wanted):
+    options = pb.ResultOptions(**{f"include_{wanted}": True})
+    got = requests.to_stream_config(config(result_options=options))
+    message = responses.from_recognition(recognition(), got)
+    told = {"masks": message.players[0].HasField("mask")}
+    told["stage_timings"] = message.HasField("stage_timings")
+    assert told == {name: name == wanted for name in told}
 
 
 def test_an_unread_number_is_absent_not_zero():

@@ -30,15 +30,17 @@ class _FrameEncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameEn
     FRAME_ENCODING_UNSPECIFIED: _FrameEncoding.ValueType  # 0
     """Not set; refused."""
     FRAME_ENCODING_JPEG: _FrameEncoding.ValueType  # 1
-    """One JPEG image."""
+    """One JPEG image; turned as its EXIF orientation says before anything else."""
     FRAME_ENCODING_PNG: _FrameEncoding.ValueType  # 2
-    """One PNG image."""
+    """One PNG image, likewise; alpha is dropped, 16 bits become 8."""
     FRAME_ENCODING_RGB24: _FrameEncoding.ValueType  # 3
     """Raw pixels: rows from the top, 3 bytes (red, green, blue) a pixel, no padding."""
     FRAME_ENCODING_H264: _FrameEncoding.ValueType  # 4
-    """One H.264 access unit, Annex B, parameter sets in band."""
+    """One H.264 access unit, Annex B, parameter sets in band; 8 or 10 bits. Untagged colour is read as
+    BT.601, limited range.
+    """
     FRAME_ENCODING_HEVC: _FrameEncoding.ValueType  # 5
-    """One H.265 (HEVC) access unit, Annex B, parameter sets in band."""
+    """One H.265 (HEVC) access unit, likewise."""
 
 class FrameEncoding(_FrameEncoding, metaclass=_FrameEncodingEnumTypeWrapper):
     """How a frame's bytes are coded."""
@@ -46,15 +48,17 @@ class FrameEncoding(_FrameEncoding, metaclass=_FrameEncodingEnumTypeWrapper):
 FRAME_ENCODING_UNSPECIFIED: FrameEncoding.ValueType  # 0
 """Not set; refused."""
 FRAME_ENCODING_JPEG: FrameEncoding.ValueType  # 1
-"""One JPEG image."""
+"""One JPEG image; turned as its EXIF orientation says before anything else."""
 FRAME_ENCODING_PNG: FrameEncoding.ValueType  # 2
-"""One PNG image."""
+"""One PNG image, likewise; alpha is dropped, 16 bits become 8."""
 FRAME_ENCODING_RGB24: FrameEncoding.ValueType  # 3
 """Raw pixels: rows from the top, 3 bytes (red, green, blue) a pixel, no padding."""
 FRAME_ENCODING_H264: FrameEncoding.ValueType  # 4
-"""One H.264 access unit, Annex B, parameter sets in band."""
+"""One H.264 access unit, Annex B, parameter sets in band; 8 or 10 bits. Untagged colour is read as
+BT.601, limited range.
+"""
 FRAME_ENCODING_HEVC: FrameEncoding.ValueType  # 5
-"""One H.265 (HEVC) access unit, Annex B, parameter sets in band."""
+"""One H.265 (HEVC) access unit, likewise."""
 Global___FrameEncoding: _TypeAlias = FrameEncoding  # noqa: Y015
 
 class _DeliveryMode:
@@ -405,7 +409,7 @@ class RecognizeFrameResponse(_message.Message):
 
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelInfo]:
-        """The models that answered."""
+        """The models that are there."""
 
     def __init__(
         self,
@@ -446,7 +450,8 @@ class StreamConfig(_message.Message):
     """How every frame's `data` is coded."""
     width_px: _builtins.int
     """Width in pixels before rotation, 16 to 8192. Needed for FRAME_ENCODING_RGB24. For the others 0
-    means: as the first frame.
+    means: as the first frame that can be decoded. Refused if no frame of that size could be served:
+    by the server's limit on pixels, or for FRAME_ENCODING_RGB24 by that on bytes.
     """
     height_px: _builtins.int
     """Height in pixels before rotation, 16 to 8192. As `width_px`."""
@@ -463,6 +468,7 @@ class StreamConfig(_message.Message):
     resume_token: _builtins.str
     """`StreamStarted.resume_token` of a stream that broke off: goes on with its track ids, teams and
     numbers. Empty starts afresh; so does a token that this server does not know or that is too old.
+    At most 128 characters.
 
     Encoding, size and rotation must be those of that stream; frame rate and team sheets stay its
     own. A call that still serves it is ended: the newest wins.
@@ -481,7 +487,7 @@ class StreamConfig(_message.Message):
     @_builtins.property
     def latency_budget(self) -> _duration_pb2.Duration:
         """Longest time from arrival to result before a frame is dropped; DELIVERY_MODE_LIVE only. 40 ms to
-        60 s; unset means 2 s.
+        60 s; unset means 2 s. Otherwise ignored.
         """
 
     @_builtins.property
@@ -583,7 +589,7 @@ class TeamSheet(_message.Message):
     KIT_DESCRIPTION_FIELD_NUMBER: _builtins.int
     ROSTER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The side's name; at most 128 characters."""
+    """The side's name, for the client's own use; at most 128 characters."""
     kit_description: _builtins.str
     """English words for the outfield kit, such as "red shirt, white shorts"; at most 256 characters.
     Decides which side is TEAM_A; without it the sides are named in order of appearance. While the
@@ -629,7 +635,7 @@ class RosterEntry(_message.Message):
     whoever keeps a goal for it is one of them.
     """
     display_name: _builtins.str
-    """The person's name; at most 128 characters."""
+    """The person's name, for the client's own use; at most 128 characters."""
     def __init__(
         self,
         *,
@@ -663,11 +669,12 @@ class Frame(_message.Message):
     the stream's time: the shortest step so far is one frame at `frame_rate`, a longer one a gap.
     """
     pts: _builtins.int
-    """Presentation time in units of the stream's time base. Needed for video whose decoding order
-    differs from its presentation order (B-frames), else optional. Echoed as sent.
+    """Presentation time in units of the stream's time base. Video is put in presentation order by it,
+    or without it by `frame_index`: set it in all frames of a stream or in none. Pictures may do
+    without and in any order. Echoed as sent.
     """
     timecode: _builtins.str
-    """SMPTE timecode such as "10:21:07:12"; at most 32 characters. Echoed as sent."""
+    """SMPTE timecode such as "10:21:07:12"; at most 32 characters, not interpreted. Echoed as sent."""
     data: _builtins.bytes
     """The frame's bytes: one image, one raw picture, or one access unit with start codes (Annex B). At
     most `StreamStarted.max_frame_bytes`.
@@ -999,7 +1006,9 @@ Global___Ball: _TypeAlias = Ball  # noqa: Y015
 
 @_typing.final
 class PixelBox(_message.Message):
-    """A box in pixels of the upright source picture; the origin is the top left corner."""
+    """A box in pixels of the upright source picture, in fractions of them; the origin is the top left
+    corner. Who is partly out of the picture has a box up to its edge.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1046,7 +1055,9 @@ class Mask(_message.Message):
     width: _builtins.int
     """Width of the picture in pixels."""
     rle_counts: _builtins.str
-    """COCO compressed run-length counts, column by column (`pycocotools.mask.decode`)."""
+    """COCO compressed run-length counts, column by column from the left and each from the top, pixels
+    outside first (`pycocotools.mask.decode`).
+    """
     is_predicted: _builtins.bool
     """SAM2 did not look for this person in this frame: the mask was carried on by motion."""
     def __init__(
@@ -1178,7 +1189,7 @@ class IdentityUpdate(_message.Message):
     frame_index: _builtins.int
     """First frame for which the revision is held to be true."""
     role: Global___Role.ValueType
-    """Role as of now."""
+    """Role as of now. This and the next three hold for the track that `merged_into_track_id` names, too."""
     team: Global___Team.ValueType
     """Side as of now."""
     jersey_number: _builtins.int
@@ -1238,11 +1249,13 @@ class StreamSummary(_message.Message):
 
     @_builtins.property
     def tracks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackSummary]:
-        """The people seen, by ascending track id; of more than 512 those seen last."""
+        """The people seen, by ascending track id; of more than 512 those seen last. Who was merged counts
+        as the earlier track.
+        """
 
     @_builtins.property
     def stage_latencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageLatency]:
-        """Latency by stage over all recognised frames."""
+        """Latency by stage over all recognised frames; 0 where there are none."""
 
     @_builtins.property
     def degradations(self) -> _containers.RepeatedCompositeFieldContainer[Global___DegradationCount]:

@@ -59,13 +59,15 @@ class PlayerRecognitionServiceStub:
     `recognition` or `gap` for every frame it received, in presentation order, and finally with
     `summary`.
 
-    Ends with INVALID_ARGUMENT, naming the field, if the config is missing, repeated or wrong, and
-    with RESOURCE_EXHAUSTED if no further stream fits; nothing was started then. A bad frame never
-    ends a stream.
+    Ends with INVALID_ARGUMENT, naming the field, if the config is missing or wrong, and with
+    RESOURCE_EXHAUSTED if no further stream fits; nothing was started then. A bad frame never ends a
+    stream; a later message without a frame, such as a second config, does, with INVALID_ARGUMENT and
+    for good.
 
-    A stream whose call broke off goes on in a new call with `StreamConfig.resume_token`. Ends with
-    UNAVAILABLE if the server stops or the client leaves an answer unread for too long (60 s unless
-    set otherwise): connect again. Ends with ABORTED if a newer call has shown the token of this one.
+    A stream whose call broke off, was cancelled or passed its client's deadline goes on in a new
+    call with `StreamConfig.resume_token`. Ends with UNAVAILABLE if the server stops or the client
+    leaves an answer unread for too long (60 s unless set otherwise): connect again. Ends with ABORTED
+    if a newer call has shown the token of this one.
     """
     RecognizeFrame: _grpc.UnaryUnaryMultiCallable[_player_recognition_pb2.RecognizeFrameRequest, _player_recognition_pb2.RecognizeFrameResponse]
     """Recognises a single image. No tracking: track ids only number the players of this answer, and
@@ -106,13 +108,15 @@ class PlayerRecognitionServiceAsyncStub(PlayerRecognitionServiceStub):
     `recognition` or `gap` for every frame it received, in presentation order, and finally with
     `summary`.
 
-    Ends with INVALID_ARGUMENT, naming the field, if the config is missing, repeated or wrong, and
-    with RESOURCE_EXHAUSTED if no further stream fits; nothing was started then. A bad frame never
-    ends a stream.
+    Ends with INVALID_ARGUMENT, naming the field, if the config is missing or wrong, and with
+    RESOURCE_EXHAUSTED if no further stream fits; nothing was started then. A bad frame never ends a
+    stream; a later message without a frame, such as a second config, does, with INVALID_ARGUMENT and
+    for good.
 
-    A stream whose call broke off goes on in a new call with `StreamConfig.resume_token`. Ends with
-    UNAVAILABLE if the server stops or the client leaves an answer unread for too long (60 s unless
-    set otherwise): connect again. Ends with ABORTED if a newer call has shown the token of this one.
+    A stream whose call broke off, was cancelled or passed its client's deadline goes on in a new
+    call with `StreamConfig.resume_token`. Ends with UNAVAILABLE if the server stops or the client
+    leaves an answer unread for too long (60 s unless set otherwise): connect again. Ends with ABORTED
+    if a newer call has shown the token of this one.
     """
     RecognizeFrame: _aio.UnaryUnaryMultiCallable[_player_recognition_pb2.RecognizeFrameRequest, _player_recognition_pb2.RecognizeFrameResponse]  # type: ignore[assignment]
     """Recognises a single image. No tracking: track ids only number the players of this answer, and
@@ -156,13 +160,15 @@ class PlayerRecognitionServiceServicer(metaclass=_abc_1.ABCMeta):
         `recognition` or `gap` for every frame it received, in presentation order, and finally with
         `summary`.
 
-        Ends with INVALID_ARGUMENT, naming the field, if the config is missing, repeated or wrong, and
-        with RESOURCE_EXHAUSTED if no further stream fits; nothing was started then. A bad frame never
-        ends a stream.
+        Ends with INVALID_ARGUMENT, naming the field, if the config is missing or wrong, and with
+        RESOURCE_EXHAUSTED if no further stream fits; nothing was started then. A bad frame never ends a
+        stream; a later message without a frame, such as a second config, does, with INVALID_ARGUMENT and
+        for good.
 
-        A stream whose call broke off goes on in a new call with `StreamConfig.resume_token`. Ends with
-        UNAVAILABLE if the server stops or the client leaves an answer unread for too long (60 s unless
-        set otherwise): connect again. Ends with ABORTED if a newer call has shown the token of this one.
+        A stream whose call broke off, was cancelled or passed its client's deadline goes on in a new
+        call with `StreamConfig.resume_token`. Ends with UNAVAILABLE if the server stops or the client
+        leaves an answer unread for too long (60 s unless set otherwise): connect again. Ends with ABORTED
+        if a newer call has shown the token of this one.
         """
 
     @_abc_1.abstractmethod
