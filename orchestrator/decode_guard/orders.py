@@ -26,9 +26,13 @@ class Fork(_Order):
 
 
 class Born(_Order):
-    """A worker runs."""
+    """A worker runs.
 
-    pid: int
+    Attributes:
+        pid: Its process id; None if the host has no process to spare now.
+    """
+
+    pid: int | None
 
 
 class End(_Order):
