@@ -216,13 +216,10 @@ class Flow:
 
     def _decided(self, decoded: list[Frame | LostFrame]) -> list[_Decided]:
         """Return what somebody waits for of what is decided now, each with its own times."""
-        return [
-            (
-                item,
-                {} if isinstance(item, Refused) else self._seconds.pop(item.header.frame_index, {}),
-            )
-            for item in self._arrivals.awaited(decoded)
-        ]
+        return [(item, self._times(item)) for item in self._arrivals.awaited(decoded)]
+
+    def _times(self, item: Frame | LostFrame | Refused) -> dict[str, float]:
+        return {} if isinstance(item, Refused) else self._seconds.pop(item.header.frame_index, {})
 
     def _start(
         self,

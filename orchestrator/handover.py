@@ -8,15 +8,20 @@ enter. The call is relayed for as long as it lasts, which costs a copy of each m
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import TypeAlias
 
 import grpc
 from soccer.v1 import player_recognition_pb2 as pb
 from soccer.v1 import player_recognition_pb2_grpc as pb_grpc
 
-from orchestrator.errors import RelayedError
+from orchestrator.errors import RelayedError, TouchlineError
 from orchestrator.replies import StreamContext, write
 from orchestrator.resume import worker_of
 from orchestrator.settings import ServerSettings
+
+_Call: TypeAlias = (
+    "grpc.aio.StreamStreamCall[pb.RecognizeStreamRequest, pb.RecognizeStreamResponse]"
+)
 
 _FORWARDED = {"authorization", "x-api-key", "traceparent", "tracestate"}
 """Metadata that the other worker needs to know who calls."""
@@ -73,6 +78,7 @@ class Handover:
 
         Raises:
             RelayedError: It ended with an error there.
+            InvalidRequestError: The client sent what is no message.
             ClientStalledError: The client does not read.
             ConnectionLostError: The client is gone.
         """
@@ -87,22 +93,26 @@ class Handover:
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
                     return False
                 raise RelayedError(error.code(), error.details() or "") from error
-            sending = asyncio.create_task(_send(requests, call))
             try:
-                while isinstance(response, pb.RecognizeStreamResponse):  # and not the end
-                    await write(context, response, self._settings.client_stall_s)
-                    response = await call.read()
-            except grpc.aio.AioRpcError as error:
-                raise RelayedError(error.code(), error.details() or "") from error
-            finally:
-                sending.cancel()
+                async with asyncio.TaskGroup() as tasks:
+                    sending = tasks.create_task(_send(requests, call))
+                    await self._answer(response, call, context)
+                    sending.cancel()
+            except* TouchlineError as errors:
+                raise errors.exceptions[0] from errors
         return True
 
+    async def _answer(self, response: object, call: _Call, context: StreamContext) -> None:
+        """Pass the responses on, from a first one to the end."""
+        try:
+            while isinstance(response, pb.RecognizeStreamResponse):  # and not the end
+                await write(context, response, self._settings.client_stall_s)
+                response = await call.read()
+        except grpc.aio.AioRpcError as error:
+            raise RelayedError(error.code(), error.details() or "") from error
 
-async def _send(
-    requests: AsyncIterator[pb.RecognizeStreamRequest],
-    call: "grpc.aio.StreamStreamCall[pb.RecognizeStreamRequest, pb.RecognizeStreamResponse]",
-) -> None:
+
+async def _send(requests: AsyncIterator[pb.RecognizeStreamRequest], call: _Call) -> None:
     with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # its status tells
         async for request in requests:
             await call.write(request)

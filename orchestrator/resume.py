@@ -20,6 +20,8 @@ MAX_TOKEN_CHARACTERS = 128
 _SECRET_BYTES = 24
 _TAKE_OVER_S = 15.0
 """A call that cannot be ended within this time keeps its stream; its successor starts afresh."""
+_TICK_S = 0.02
+"""Timers of the event loop may come early by so much."""
 
 
 class Resumable(Protocol):
@@ -182,7 +184,8 @@ class StreamRegistry(Generic[StreamT]):
         """Keep a stream that broke off."""
         self._kept.keep(stream)
         # Memory is freed on time, too, when nobody asks any more.
-        asyncio.get_running_loop().call_later(self._kept.keep_s, self._kept.drop_expired)
+        due_s = self._kept.keep_s + _TICK_S
+        asyncio.get_running_loop().call_later(due_s, self._kept.drop_expired)
 
     def find(self, token: str, owner: str) -> StreamT | None:
         """Return the stream of a token, served or kept; None to anybody but its owner."""

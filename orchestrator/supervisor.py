@@ -48,10 +48,11 @@ class Supervisor:
         self._listening: set[int] = set()
 
     def stop(self) -> None:
-        """Have all workers drain and end."""
+        """Have all workers drain and end; those that do not are killed."""
         self._stopping.set()
-        for process in self._processes.values():
-            _signal(process, signal.SIGTERM)
+        self._signal_all(signal.SIGTERM)
+        patience_s = self._settings.drain_s + _END_S
+        asyncio.get_running_loop().call_later(patience_s, self._signal_all, signal.SIGKILL)
 
     def profile(self) -> None:
         """Have all workers begin a profile, or end the one that they take.
@@ -86,7 +87,7 @@ class Supervisor:
                 raise errors.exceptions[0] from errors
             finally:
                 self.stop()
-                await self._reap()
+                await asyncio.gather(*(process.wait() for process in self._processes.values()))
 
     async def _run_all(self, environments: list[dict[str, str]], target: str) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -143,14 +144,9 @@ class Supervisor:
             except ClusterError as error:  # later, perhaps
                 log.warning("%s", error)
 
-    async def _reap(self) -> None:
-        """Wait for all workers, and kill those that do not end."""
-        ends = [asyncio.create_task(process.wait()) for process in self._processes.values()]
-        if ends:
-            await asyncio.wait(ends, timeout=self._settings.drain_s + _END_S)
+    def _signal_all(self, number: signal.Signals) -> None:
         for process in self._processes.values():
-            _signal(process, signal.SIGKILL)
-        await asyncio.gather(*ends)
+            _signal(process, number)
 
 
 async def supervise(settings: ServerSettings) -> None:

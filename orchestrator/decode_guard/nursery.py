@@ -62,10 +62,13 @@ class Nursery:
         """
         with self._lock:
             try:
-                return self._ask(order, Born, [channel, memory]).pid
+                pid = self._ask(order, Born, [channel, memory]).pid
             except OSError:
                 self._stop()  # it was killed, or hangs: a new one is tried once
-                return self._ask(order, Born, [channel, memory]).pid
+                pid = self._ask(order, Born, [channel, memory]).pid
+        if pid is None:
+            raise OSError("the host has no process to spare")
+        return pid
 
     def end(self, pid: int) -> int | None:
         """Kill a worker and return its exit code, negative for a signal.

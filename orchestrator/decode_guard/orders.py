@@ -22,9 +22,13 @@ class Fork(Message):
 
 
 class Born(Message):
-    """A worker runs."""
+    """A worker runs.
 
-    pid: int
+    Attributes:
+        pid: Its process id; None if the host has no process to spare now.
+    """
+
+    pid: int | None
 
 
 class End(Message):

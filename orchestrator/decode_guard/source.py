@@ -120,16 +120,21 @@ class GuardedSource:
 
     def _converse(self, request: wire.Request, data: bytes) -> list[Frame | LostFrame]:
         """Send one request and collect its outcomes; the worker's end loses all that wait."""
+        try:
+            worker = self._worker or self._hire()
+        except OSError as error:  # the host's want, which is not held against the stream
+            return list(self._lose_all(f"no decoder can be started: {error}"))
         outcomes: list[Frame | LostFrame] = []
         try:
-            for outcome in self._exchange(request, data):
+            for outcome in self._exchange(worker, request, data):
                 outcomes.append(outcome)  # noqa: PERF402  # keeps what came before an error
         except (OSError, EOFError, ValueError) as error:
-            outcomes += self._lose_all(error)
+            outcomes += self._lose_worker(error)
         return outcomes
 
-    def _exchange(self, request: wire.Request, data: bytes) -> Iterator[Frame | LostFrame]:
-        worker = self._worker or self._hire()
+    def _exchange(
+        self, worker: _Worker, request: wire.Request, data: bytes
+    ) -> Iterator[Frame | LostFrame]:
         deadline = time.monotonic() + self._settings.timeout_s
         left = 1
         while left:
@@ -166,14 +171,16 @@ class GuardedSource:
         self._worker = _Worker(pid, ours)
         return self._worker
 
-    def _lose_all(self, error: Exception) -> list[LostFrame]:
+    def _lose_worker(self, error: Exception) -> list[LostFrame]:
         """Bury the worker, and give up the frames that only it knew."""
         cause = self._cause(error, self._bury())
         self._losses = [t for t in self._losses if t > self._tickets - _FORGIVEN_AFTER]
         self._losses.append(self._tickets)
+        return self._lose_all(f"{self._encoding.name} data ended its decoder: {cause}")
+
+    def _lose_all(self, detail: str) -> list[LostFrame]:
         lost = sorted(self._waiting.values(), key=lambda header: header.frame_index)
         self._waiting.clear()
-        detail = f"{self._encoding.name} data ended its decoder: {cause}"
         return [LostFrame(header, GapReason.DECODE_ERROR, detail) for header in lost]
 
     def _cause(self, error: Exception, exit_code: int | None) -> str:

@@ -101,9 +101,17 @@ def _read(channel: socket.socket, count: int, deadline: float) -> bytes:
     room = memoryview(data)
     while room:
         if deadline != math.inf:
-            channel.settimeout(max(deadline - time.monotonic(), 1e-3))
+            channel.settimeout(_left(deadline))
         received = channel.recv_into(room)
         if not received:
             raise EOFError("the other side is gone")
         room = room[received:]
     return bytes(data)
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds until a deadline; whoever talks on and on does not put it off."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the deadline has passed")
+    return left

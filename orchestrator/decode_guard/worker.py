@@ -50,13 +50,17 @@ def main() -> None:
 
 
 def _fork(control: socket.socket, children: set[int], order: Fork, descriptors: list[int]) -> Born:
-    pid = os.fork()
-    if not pid:
+    try:
+        pid: int | None = os.fork()
+    except OSError:  # the nursery itself must outlive that: it knows the workers that there are
+        pid = None
+    if pid == 0:
         control.close()
         _work(order, *descriptors)
     for descriptor in descriptors:
         os.close(descriptor)
-    children.add(pid)
+    if pid is not None:
+        children.add(pid)
     return Born(pid=pid)
 
 

@@ -10,6 +10,8 @@ from orchestrator.errors import SettingError
 
 _T = TypeVar("_T")
 _Signature = tuple[tuple[int, int, int] | None, ...]
+_SETTLE_S = 0.1
+"""After that long a file that was changed is taken to be whole."""
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +49,22 @@ class WatchedFiles(Generic[_T]):
     def current(self) -> _T:
         """Return the value of the files as they are, or as they last were when usable."""
         if time.monotonic() - self._looked >= self._reload_s:
-            self._looked = time.monotonic()
-            self._reload()
+            signature = self._sign()
+            if self._is_settled(signature):
+                self._looked = time.monotonic()
+                self._reload(signature)
         return self._value
 
-    def _reload(self) -> None:
-        signature = self._sign()
+    def _is_settled(self, signature: _Signature) -> bool:
+        """Whether nothing was changed just now: of a file that is being written, half may be sound.
+
+        An empty one, say, is a list of no tenants, and would end all their streams.
+        """
+        settle_ns = 1e9 * min(_SETTLE_S, self._reload_s)
+        changes = (change[0] for change in signature if change is not None)
+        return not any(0 <= time.time_ns() - changed_ns < settle_ns for changed_ns in changes)
+
+    def _reload(self, signature: _Signature) -> None:
         if signature == self._signature:
             return
         try:

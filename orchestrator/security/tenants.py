@@ -16,6 +16,7 @@ Quotas hold for a server as a whole, exactly, however many worker processes it h
 a change all hold to it.
 """
 
+import logging
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ DEFAULT_TENANT = "default"
 """Whom callers belong to where nobody is asked who they are."""
 
 _SETTING = "security.tenants_file"
+
+log = logging.getLogger(__name__)
 
 TenantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 """Safe in logs, metrics and file names."""
@@ -193,9 +196,13 @@ class Tenants:
         entries = self._files.current()
         if entries is self._entries:
             return
-        self._entries = entries
         known = self._tenants
-        self._tenants = {name: known.get(name) or self._tenant(name) for name in entries}
+        try:
+            tenants = {name: known.get(name) or self._tenant(name) for name in entries}
+        except OSError as error:  # as a full disk or table of files; later, perhaps
+            log.warning("%s: no account for a new tenant: %s", _SETTING, error)
+            return
+        self._entries, self._tenants = entries, tenants
         for name, entry in entries.items():
             self._tenants[name].revise(entry.weight, entry.quota)
 

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -12,10 +13,15 @@ from orchestrator.errors import SettingError, UnauthenticatedError
 from orchestrator.security.files import WatchedFiles
 from orchestrator.settings import JwtSettings
 
+if TYPE_CHECKING:
+    from jwt.algorithms import AllowedPublicKeys
+
 _JWKS = "security.jwt.jwks_file"
 _LEAST_RSA_BITS = 2048
 
-_Keys = dict[str | None, jwt.PyJWK]
+_Key: TypeAlias = "jwt.PyJWK | AllowedPublicKeys"
+"""A key for the one algorithm that it names, or a bare one for all of its kind that we accept."""
+_Keys = dict[str | None, _Key]
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +84,7 @@ class TokenVerifier:
             raise UnauthenticatedError(f"token: no claim {settings.tenant_claim}")
         return Claims(tenant, expires)
 
-    def _key(self, token: str) -> jwt.PyJWK:
+    def _key(self, token: str) -> _Key:
         """Return the key that a token names; one without a name fits where there is one key."""
         keys = self._files.current()
         key_id = jwt.get_unverified_header(token).get("kid")
@@ -96,8 +102,12 @@ def _parse(contents: Mapping[str, bytes]) -> _Keys:
     except (ValueError, TypeError, KeyError, AttributeError):
         # Without the cause: its text may quote a key.
         raise SettingError(_JWKS, "expected a JSON Web Key Set") from None
-    usable = [key for entry in signing if (key := _usable(entry)) is not None]
-    keys = {key.key_id: key for key in usable}
+    usable = [
+        (key.key_id, key if entry.get("alg") else key.key)
+        for entry in signing
+        if (key := _usable(entry)) is not None
+    ]
+    keys = dict(usable)
     if not keys or len(keys) < len(usable):
         raise SettingError(_JWKS, "expected one key or more, each with a `kid` of its own")
     return keys

@@ -64,6 +64,10 @@ class Attendant:
         while True:
             try:
                 await turn()
+            except asyncio.CancelledError:
+                if _is_cancelled():
+                    raise
+                # Else a server left while it was asked: a closed channel cancels what waits on it.
             except Exception:  # a bug must not leave the replica alone for good
                 log.exception("%s at %s", self._name, self._replica.address)
                 await asyncio.sleep(self._settings.probe_interval_s)
@@ -166,3 +170,8 @@ class Attendant:
         else:
             replica.health.eject("its process died, and cannot be repaired", is_hopeless=True)
         replica.is_repairing = False
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

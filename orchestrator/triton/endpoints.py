@@ -91,10 +91,19 @@ def joined(host: str, port: int) -> str:
 
 def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+    is_port = port.isdecimal() and 0 < int(port) < 1 << 16
+    if "/" in host or not _is_name(host) or not is_port:
         raise SettingError(
             "triton.urls",
             "expected HOST:PORT, or a single dns:///HOST:PORT or "
             f"k8s:///NAMESPACE/SERVICE:PORT-NAME, got {address!r}",
         )
     return host.strip("[]"), int(port)
+
+
+def _is_name(host: str) -> bool:
+    """Whether a resolver takes a host at all; it would say no by an error of its own kind."""
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:
+        return False

@@ -17,6 +17,7 @@ from orchestrator.errors import SettingError, UnauthenticatedError
 from orchestrator.ledger import Ledger
 from orchestrator.security.auth import Authenticator
 from orchestrator.security.keys import add_key, list_keys, revoke_key
+from orchestrator.security.tokens import TokenVerifier
 from orchestrator.settings import JwtSettings, SecuritySettings, ServerSettings
 from tests.unit.scripted_server import scripted_server
 
@@ -143,6 +144,24 @@ def test_a_token_that_is_not_the_issuers_for_us_and_now_is_refused(security, cha
     authenticator.authenticate([("authorization", f"Bearer {token()}")])
     with pytest.raises(UnauthenticatedError):
         authenticator.authenticate([("authorization", f"Bearer {token(**changed)}")])
+
+
+@pytest.mark.parametrize(("named", "accepted"), [({}, True), ({"alg": "RS256"}, False)])
+def test_a_key_that_names_no_algorithm_serves_for_all_of_its_kind(security, named, accepted):
+    key = rsa.generate_private_key(65537, 2048)
+    entry = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key()))
+    keys = {"keys": [{**entry, "kid": "k1", "alg": None, **named}]}
+    security.jwt.jwks_file.write_text(json.dumps(keys))
+    settings = security.jwt.model_copy(update={"algorithms": ("PS256", "ES256")})
+    verifier = TokenVerifier(settings, reload_s=1)
+    if accepted:
+        assert verifier.verify(token(key=key, algorithm="PS256")).tenant == "acme"
+    else:
+        with pytest.raises(UnauthenticatedError):
+            verifier.verify(token(key=key, algorithm="PS256"))
+    for algorithm, other in (("RS256", key), ("ES256", SIGNING)):
+        with pytest.raises(UnauthenticatedError):
+            verifier.verify(token(key=other, algorithm=algorithm))
 
 
 def test_a_clock_that_differs_a_little_shuts_nobody_out(security):

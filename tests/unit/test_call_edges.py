@@ -14,7 +14,7 @@ from orchestrator.settings import ServerSettings
 from orchestrator.stages.detect import Detector
 from orchestrator.stages.track import Tracker
 from tests.unit.scripted_server import scripted_server
-from tests.unit.stream_calls import call, is_free, send, two_workers
+from tests.unit.stream_calls import call, config, end_of, is_free, send, two_workers
 from tests.unit.test_session import GOOD
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -37,6 +37,24 @@ async def test_a_worker_that_drains_relays_until_the_stream_has_ended(tmp_path, 
                 pass
             assert response.summary.recognized_frame_count == 5
         await asyncio.wait_for(draining, 60)
+
+
+async def test_what_is_no_message_ends_a_relayed_call_as_any_other(tmp_path):
+    method = "/soccer.v1.PlayerRecognitionService/RecognizeStream"
+    async with two_workers(tmp_path) as (first, second):
+        async with call(first.target) as (stream, started):
+            await send(stream, range(2))
+        await is_free(first)
+        async with grpc.aio.insecure_channel(second.target) as channel:
+            stream = channel.stream_stream(method)()
+            await stream.write(config(resume_token=started.resume_token).SerializeToString())
+            assert await stream.read()
+            await stream.write(b"\xff")
+            code, details = await end_of(stream)
+        assert code == "INVALID_ARGUMENT"
+        assert "expected a message of the method's request type" in details
+        await is_free(first)
+        await is_free(second)
 
 
 async def test_a_fault_of_ours_in_a_single_image_is_not_laid_to_the_caller(monkeypatch):

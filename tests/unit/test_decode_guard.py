@@ -1,22 +1,26 @@
 """Workers that crash or hang, and what that may cost: their frames, and nothing else."""
 
+import errno
 import os
 import signal
 import threading
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from orchestrator.decode_guard import worker
 from orchestrator.decode_guard.nursery import Nursery
+from orchestrator.decode_guard.orders import Born, Fork
 from orchestrator.decoding import FrameSource, open_decoder, open_source
 from orchestrator.settings import DecodeSettings
 from orchestrator.types.frames import EncodedFrame, Encoding, Frame, FrameHeader, LostFrame
 from orchestrator.types.streams import StreamConfig
 from tests.unit.coded_media import COUNT, HEIGHT, MAX_PIXELS, WIDTH, as_file, clip, picture
-from tests.unit.guarded_decoding import is_running, one
+from tests.unit.guarded_decoding import detail, is_running, one
 
 Outcomes = list[Frame | LostFrame]
 
@@ -121,6 +125,27 @@ def test_the_loss_of_a_worker_is_forgiven_after_a_while(guarded, monkeypatch):
             assert isinstance(one(source), Frame)
         os.kill(source.worker_pid, signal.SIGKILL)
         assert isinstance(one(source), LostFrame)
+
+
+def test_a_host_without_a_process_to_spare_is_not_held_against_a_stream(
+    guarded, nursery, monkeypatch
+):
+    source = guarded(max_worker_losses=1)
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(nursery, "_ask", Mock(return_value=Born(pid=None)))
+        lost = [detail(one(source)) for _ in range(3)]
+    assert lost == ["no decoder can be started: the host has no process to spare"] * 3
+    assert isinstance(one(source), Frame)
+
+
+def test_the_nursery_outlives_a_fork_that_fails(monkeypatch):
+    monkeypatch.setattr(os, "fork", Mock(side_effect=BlockingIOError(errno.EAGAIN, "no process")))
+    order = Fork(encoding="PNG", max_pixels=1, slots=1, cpu_limit_s=1.0, memory_bytes=1)
+    channel, control = os.open(os.devnull, os.O_RDONLY), Mock()
+    assert worker._fork(control, set(), order, [channel]) == Born(pid=None)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(channel)
+    control.close.assert_not_called()
 
 
 def test_streams_go_on_without_the_nursery_and_new_ones_get_another(guarded, nursery):

@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+import time
 
 import pytest
 
@@ -78,6 +79,14 @@ def test_a_worker_that_never_answers_for_its_frames_is_found_out():
     source.close()
     assert [o.header.frame_index for o in outcomes] == list(range(34))
     assert "held back" in outcomes[0].detail
+
+
+def test_what_lies_there_already_does_not_put_the_deadline_off():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(framed(b'{"left": 1}'))
+        with pytest.raises(TimeoutError):
+            wire.receive(ours, most_bytes=0, deadline=time.monotonic())
 
 
 def test_messages_survive_any_split():

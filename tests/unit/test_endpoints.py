@@ -38,7 +38,18 @@ async def test_a_list_is_given_once():
 
 @pytest.mark.parametrize(
     "addresses",
-    ["a", "a:0", "a:70000", "a:b", ":1", "http://a:1/x", "dns:///a", [], ["a:1", "dns:///b:1"]],
+    [
+        "a",
+        "a:0",
+        "a:70000",
+        "a:b",
+        ":1",
+        "http://a:1/x",
+        "dns:///a",
+        "dns:///a..b:1",
+        [],
+        ["a:1", "dns:///b:1"],
+    ],
 )
 def test_an_address_that_is_none_is_refused_by_name(addresses):
     with pytest.raises(SettingError, match=r"triton.urls: expected .*address|HOST:PORT"):

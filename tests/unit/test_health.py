@@ -63,6 +63,17 @@ def test_a_hopeless_replica_is_tried_most_rarely():
     assert health.remaining_s == 8
 
 
+def test_one_that_is_mended_serves_its_time_out_nevertheless():
+    clock, health = in_use()
+    for expected_s in (1, 2, 4, 8, 8):
+        health.eject("its process died")
+        clock.now += 0.25
+        health.stay_out("loaded anew")
+        assert health.remaining_s == expected_s - 0.25
+        clock.now += health.remaining_s
+        health.come_back()
+
+
 def test_one_that_is_still_unfit_is_probed_soon_and_then_at_the_interval():
     clock, health = in_use()
     health.eject("down")

@@ -12,7 +12,7 @@ from tests.patience import until
 from tests.unit.fake_triton import ECHO, FOLLOWER, fake_tritons
 from tests.unit.relay import Relay
 from tests.unit.test_pool import EJECTED, QUICK, READY, states
-from tests.unit.test_sequences import all_ready, client, home_of, step
+from tests.unit.test_sequences import all_ready, client, home_of, placed, step
 
 UNPROBED = {"probe_interval_s": 600, "infer_timeout_s": 60, "probe_timeout_s": 0.4}
 """So that nothing but the silence itself tells that a replica hangs."""
@@ -40,6 +40,21 @@ async def test_a_request_at_a_hung_replica_is_told_and_its_stream_lives_on_elsew
         await all_ready(triton, 2)
         assert await step(triton, 2) == 2
         assert (home.sequences, other.sequences) == (set(), {2})
+
+
+async def test_a_witness_that_leaves_while_it_is_asked_is_replaced_by_another(monkeypatch):
+    quick = QUICK | UNPROBED | {"probe_timeout_s": 2.0}
+    monkeypatch.setattr("tests.unit.test_sequences.QUICK", quick)
+    async with fake_tritons(3) as fakes, placed(monkeypatch, *fakes[:2]) as (places, triton):
+        await step(triton, 1, True)
+        home = home_of(fakes, 1)
+        (witness,) = (fake for fake in fakes[:2] if fake is not home)
+        home.hangs = witness.hangs = True
+        stepping = asyncio.create_task(step(triton, 1))
+        await until(lambda: witness.questions == 1)
+        places.tell(home, fakes[2])  # which closes the witness's channel under the question
+        with pytest.raises(SequenceLostError, match="answers neither probes nor requests"):
+            await asyncio.wait_for(stepping, 20)
 
 
 @pytest.mark.parametrize("is_ending", [False, True])

@@ -34,6 +34,16 @@ while True:
 """
 
 
+# One that says it listens, and hangs: it obeys no signal that can be disobeyed.
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("listening there", flush=True)
+while True:
+    time.sleep(600)
+"""
+
+
 async def ask(target):
     host, port = target.split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -122,6 +132,15 @@ async def test_told_to_stop_it_ends_all_workers(supervised):
             os.kill(pid, 0)
     with pytest.raises(ConnectionRefusedError):
         await ask(target)
+
+
+async def test_a_worker_that_hangs_does_not_keep_the_server_from_ending(monkeypatch, capsys):
+    monkeypatch.setattr("orchestrator.supervisor._END_S", 0.2)
+    settings = ServerSettings(port=0, workers=2, drain_s=0)
+    supervisor = Supervisor(settings, (sys.executable, "-c", STUBBORN))
+    async with supervising(supervisor, capsys) as (running, _):
+        supervisor.stop()
+        await asyncio.wait_for(asyncio.shield(running), 60)
 
 
 # A worker that can be profiled only once it listens, and that says when it is.

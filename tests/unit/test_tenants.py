@@ -1,6 +1,7 @@
 """Quotas: what is refused, what waits, what is lost, and new files in flight."""
 
 import asyncio
+from unittest.mock import Mock
 
 import grpc
 import pytest
@@ -206,6 +207,22 @@ def test_a_broken_or_missing_new_file_leaves_the_old_tenants(tmp_path, caplog):
     path.unlink()
     assert tenants.get("acme") is not None
     assert "cannot read" in caplog.text
+
+
+def test_a_tenant_without_room_for_an_account_comes_once_there_is(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "tenants.toml"
+    path.write_text("[tenants.acme]\n")
+    tenants = Tenants(path, ALONE, reload_s=1e-9)
+    acme = tenants.get("acme")
+    path.write_text("[tenants.acme]\n[tenants.new]\n")
+    with monkeypatch.context() as meanwhile:
+        full = Mock(side_effect=OSError(28, "No space left on device"))
+        meanwhile.setattr(ALONE, "account", full)
+        assert tenants.get("acme") is acme
+        assert tenants.get("new") is None
+    assert "No space left on device" in caplog.text
+    assert tenants.get("new") is not None
+    assert tenants.get("acme") is acme
 
 
 @pytest.mark.parametrize(

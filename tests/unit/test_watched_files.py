@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -62,4 +63,23 @@ def test_a_change_that_hides_its_time_is_seen(path):
     outlast_a_tick()
     path.write_text("new")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert files.current() == b"new"
+
+
+def test_a_file_that_is_being_written_is_not_read_yet(path, monkeypatch):
+    now = {"s": 0.0}
+
+    def time_ns():
+        return path.stat().st_ctime_ns + round(1e9 * now["s"])
+
+    clock = SimpleNamespace(monotonic=lambda: now["s"], time_ns=time_ns)
+    monkeypatch.setattr("orchestrator.security.files.time", clock)
+    files = WatchedFiles({"a.file": path}, lambda contents: contents["a.file"], reload_s=5)
+    outlast_a_tick()
+    path.write_bytes(b"")
+    monkeypatch.setattr(clock, "monotonic", lambda: now["s"] + 5)
+    now["s"] = 0.01
+    assert files.current() == b"old"
+    path.write_text("new")
+    now["s"] = 0.11
     assert files.current() == b"new"
