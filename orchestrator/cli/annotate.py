@@ -45,6 +45,7 @@ _ROLE_TAGS: dict[int, str] = {
     pb.ROLE_OTHER: "STAFF",
 }
 _TEAM_TAGS: dict[int, str] = {pb.TEAM_A: "A", pb.TEAM_B: "B"}
+_TICK = Fraction(1, 90000)
 _X264_OPTIONS = {"preset": "veryfast", "crf": "20"}
 
 
@@ -55,35 +56,33 @@ class Painter:
         width: Width of the pictures in pixels.
         height: Height of the pictures in pixels.
         title: Shown at the left of the header.
-        frame_rate: Frames per second, for the clock in the header; None for a single picture.
         names: Of people on the team sheets, by player id.
     """
 
     def __init__(
-        self,
-        width: int,
-        height: int,
-        *,
-        title: str,
-        frame_rate: float | None = None,
-        names: Mapping[str, str] | None = None,
+        self, width: int, height: int, *, title: str, names: Mapping[str, str] | None = None
     ) -> None:
         self._title = title
         self._names = names or {}
-        self._frame_rate = frame_rate
         side = min(width, height)
         self._text_px = max(9, round(side / 56))
         self._line_px = max(1, round(side / 480))
         self._trail: list[tuple[int, Point]] = []
 
     def draw(
-        self, pixels: Pixels, recognition: pb.FrameRecognition, *, banner: str | None = None
+        self,
+        pixels: Pixels,
+        recognition: pb.FrameRecognition,
+        *,
+        seconds: float | None = None,
+        banner: str | None = None,
     ) -> Pixels:
         """Return a copy of a picture with what was recognised in it.
 
         Args:
             pixels: The picture.
             recognition: What to draw.
+            seconds: Time in the video, for the clock in the header; None for a single picture.
             banner: A warning to show across the picture.
         """
         canvas = pixels.copy()
@@ -95,19 +94,19 @@ class Painter:
         for player in far_to_near:
             self._draw_label(canvas, player)
         self._draw_ball(canvas, recognition)
-        self._draw_header(canvas, recognition.frame_index, recognition.players)
+        self._draw_header(canvas, recognition.frame_index, seconds, recognition.players)
         if banner:
             label = pill_sprite(banner, round(self._text_px * 1.6), ALERT_COLOUR, 0.92)
             paste(canvas, label, (canvas.shape[1] - label.shape[1]) // 2, 3 * self._text_px)
         return canvas
 
-    def draw_gap(self, pixels: Pixels, frame_index: int, reason: str) -> Pixels:
+    def draw_gap(self, pixels: Pixels, frame_index: int, seconds: float, reason: str) -> Pixels:
         """Return a dimmed copy of a picture that says why it was not recognised."""
         canvas = np.asarray(cv2.convertScaleAbs(pixels, alpha=0.35), np.uint8)
         label = pill_sprite(reason, round(self._text_px * 1.4), ALERT_COLOUR, 0.9)
         x, y = (canvas.shape[1] - label.shape[1]) // 2, (canvas.shape[0] - label.shape[0]) // 2
         paste(canvas, label, max(x, 0), y)
-        self._draw_header(canvas, frame_index, ())
+        self._draw_header(canvas, frame_index, seconds, ())
         return canvas
 
     def _draw_ground(self, canvas: Pixels, player: pb.Player) -> None:
@@ -152,7 +151,13 @@ class Painter:
         ring(canvas, centre, radius, BALL_COLOUR, self._line_px)
         pointer(canvas, (centre[0], centre[1] - radius), 3.5 * self._line_px, BALL_COLOUR)
 
-    def _draw_header(self, canvas: Pixels, frame_index: int, players: Iterable[pb.Player]) -> None:
+    def _draw_header(
+        self,
+        canvas: Pixels,
+        frame_index: int,
+        seconds: float | None,
+        players: Iterable[pb.Player],
+    ) -> None:
         pad = self._text_px
         with layer(canvas, 0, 0, canvas.shape[1], 2 * pad - 1, opacity=0.72) as (part, _):
             part[:] = INK
@@ -165,15 +170,15 @@ class Painter:
             sprite = text_sprite(f"{name} {count}", pad, WHITE)
             paste(canvas, sprite, x + round(0.8 * pad), y)
             x += sprite.shape[1] + 2 * pad
-        if self._frame_rate is not None:
-            seconds = round(frame_index / self._frame_rate, 2)
+        if seconds is not None:
+            seconds = round(seconds, 2)
             clock = f"frame {frame_index}   {int(seconds // 60):02d}:{seconds % 60:05.2f}"
             sprite = text_sprite(clock, pad, WHITE)
             paste(canvas, sprite, canvas.shape[1] - sprite.shape[1] - pad, y)
 
 
 class AnnotatedVideo:
-    """Writes annotated frames as an H.264 MP4 of constant frame rate; a context manager.
+    """Writes annotated frames as an H.264 MP4, each at its own time; a context manager.
 
     The file appears with the first frame.
 
@@ -181,8 +186,9 @@ class AnnotatedVideo:
         path: File to write.
         width: Width of the pictures in pixels; an odd column at the right is cut off.
         height: Height of the pictures in pixels; an odd row at the bottom is cut off.
-        frame_rate: Frames per second.
+        frame_rate: Frames per second, on average.
         title: Shown in every frame.
+        pixel_aspect: Width of a pixel over its height, where it is shown.
         names: Of people on the team sheets, by player id.
     """
 
@@ -194,9 +200,11 @@ class AnnotatedVideo:
         *,
         frame_rate: float,
         title: str,
+        pixel_aspect: Fraction = Fraction(1),
         names: Mapping[str, str] | None = None,
     ) -> None:
-        self._painter = Painter(width, height, title=title, frame_rate=frame_rate, names=names)
+        self._painter = Painter(width, height, title=title, names=names)
+        self._ticks = -1
         self._reformatter = VideoReformatter()
         rate = Fraction(frame_rate).limit_denominator(1001)
         self._container = av.open(str(path), "w", options={"movflags": "faststart"})
@@ -204,6 +212,8 @@ class AnnotatedVideo:
         self._stream.width, self._stream.height = width // 2 * 2, height // 2 * 2
         self._stream.pix_fmt = "yuv420p"
         context = self._stream.codec_context
+        context.time_base = _TICK
+        context.sample_aspect_ratio = pixel_aspect
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
 
@@ -215,16 +225,23 @@ class AnnotatedVideo:
             self._container.mux(self._stream.encode(None))
 
     def write(
-        self, pixels: Pixels, recognition: pb.FrameRecognition, *, banner: str | None = None
+        self,
+        pixels: Pixels,
+        recognition: pb.FrameRecognition,
+        seconds: float,
+        *,
+        banner: str | None = None,
     ) -> None:
         """Append a frame with what was recognised in it; `banner` warns across the picture."""
-        self._encode(self._painter.draw(pixels, recognition, banner=banner))
+        self._encode(
+            self._painter.draw(pixels, recognition, seconds=seconds, banner=banner), seconds
+        )
 
-    def write_gap(self, pixels: Pixels, frame_index: int, reason: str) -> None:
+    def write_gap(self, pixels: Pixels, frame_index: int, seconds: float, reason: str) -> None:
         """Append a frame that was not recognised, dimmed and with the reason."""
-        self._encode(self._painter.draw_gap(pixels, frame_index, reason))
+        self._encode(self._painter.draw_gap(pixels, frame_index, seconds, reason), seconds)
 
-    def _encode(self, canvas: Pixels) -> None:
+    def _encode(self, canvas: Pixels, seconds: float) -> None:
         height, width = canvas.shape[0] // 2 * 2, canvas.shape[1] // 2 * 2
         even = np.ascontiguousarray(canvas[:height, :width])
         # Players take untagged HD for BT.709, whereas swscale would write BT.601.
@@ -236,6 +253,8 @@ class AnnotatedVideo:
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
         )
+        self._ticks = max(self._ticks + 1, round(seconds / _TICK))
+        picture.pts, picture.time_base = self._ticks, _TICK
         self._container.mux(self._stream.encode(picture))
 
 

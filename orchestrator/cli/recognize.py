@@ -17,7 +17,7 @@ from orchestrator.cli.connection import connect
 from orchestrator.cli.local import console, server_target
 from orchestrator.cli.outputs import ResultFiles, all_or_nothing
 from orchestrator.cli.sheets import display_names, sheet
-from orchestrator.cli.video import VideoFile, access_units, frames, probe
+from orchestrator.cli.video import Clock, VideoFile, access_units, frames, probe
 from orchestrator.client import RecognitionClient
 from orchestrator.convert.requests import to_stream_config
 from orchestrator.errors import TouchlineError
@@ -113,12 +113,13 @@ def frame_message(unit: EncodedFrame) -> pb.Frame:
 
 async def _paced(video: VideoFile, is_live: bool) -> AsyncIterator[pb.Frame]:
     """Yield the file's frames, at the video's own pace if live."""
-    units = access_units(video)
+    units, clock = access_units(video), Clock(video)
     begun = time.monotonic()
     count = 0
     while (unit := await asyncio.to_thread(next, units, None)) is not None:
         if is_live:
-            due = begun + count / video.frame_rate
+            shown = video.presentation[count] if video.presentation else unit.header.pts
+            due = begun + clock.seconds(shown)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
         count += 1
         yield frame_message(unit)
@@ -135,10 +136,11 @@ class _Drawing:
             *size,
             frame_rate=video.frame_rate,
             title=video.path.stem,
+            pixel_aspect=1 / video.pixel_aspect if is_turned else video.pixel_aspect,
             names=display_names([config.team_a, config.team_b]),
         )
-        self._pictures: Iterator[tuple[int, Pixels]] = frames(video)
-        self._ahead: tuple[int, Pixels] | None = None
+        self._pictures: Iterator[tuple[int, float, Pixels]] = frames(video)
+        self._ahead: tuple[int, float, Pixels] | None = None
         self._turn = threading.Lock()
         """Who is interrupted leaves a thread behind that still draws."""
 
@@ -157,23 +159,25 @@ class _Drawing:
 
     def _add(self, response: pb.RecognizeStreamResponse, banner: str | None) -> None:
         if response.HasField("recognition"):
-            pixels = self._picture(response.recognition.frame_index)
-            if pixels is not None:
-                self._output.write(pixels, response.recognition, banner=banner)
+            shown = self._picture(response.recognition.frame_index)
+            if shown is not None:
+                seconds, pixels = shown
+                self._output.write(pixels, response.recognition, seconds, banner=banner)
         elif response.HasField("gap"):
             gap = response.gap
             for index in range(gap.first_frame_index, gap.last_frame_index + 1):
-                pixels = self._picture(index)
-                if pixels is not None:
-                    self._output.write_gap(pixels, index, gap.detail)
+                shown = self._picture(index)
+                if shown is not None:
+                    seconds, pixels = shown
+                    self._output.write_gap(pixels, index, seconds, gap.detail)
 
-    def _picture(self, index: int) -> Pixels | None:
-        """Advance to a frame; None if the file has no picture of it."""
+    def _picture(self, index: int) -> tuple[float, Pixels] | None:
+        """Advance to a frame and return its time, too; None if the file has no picture of it."""
         while self._ahead is None or self._ahead[0] < index:
             self._ahead = next(self._pictures, None)
             if self._ahead is None:
                 return None
-        return self._ahead[1] if self._ahead[0] == index else None
+        return self._ahead[1:] if self._ahead[0] == index else None
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ A file's frames are those that a player shows, numbered in presentation order fr
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -30,6 +30,8 @@ JPEG_QUALITY = 95
 # Enough decoded frames to see whether timestamps follow presentation: the deepest reordering is 16.
 _SAMPLE = 32
 
+_LONGEST_STEP_S = 60.0
+
 _SENT_AS_STORED = {"h264": Encoding.H264, "hevc": Encoding.HEVC}
 
 # dump_extra puts the parameter sets in front of key frames that are no IDR pictures, too.
@@ -49,8 +51,10 @@ class VideoFile:
         width: Width in pixels before rotation.
         height: Height in pixels before rotation.
         frame_rate: Mean frames per second.
+        pixel_aspect: Width of a stored pixel over its height, where it is shown.
         time_base: Seconds per unit of pts.
         rotation_degrees: Clockwise rotation that shows it upright: 0, 90, 180 or 270.
+        is_timed: Whether timestamps tell when frames are shown.
         presentation: The pts of every frame, ascending, where they tell the frames apart; else
             empty, and frames are numbered as they are decoded.
     """
@@ -61,8 +65,10 @@ class VideoFile:
     width: int
     height: int
     frame_rate: float
+    pixel_aspect: Fraction
     time_base: Fraction
     rotation_degrees: int
+    is_timed: bool
     presentation: tuple[int, ...]
 
 
@@ -70,8 +76,8 @@ def probe(path: Path) -> VideoFile:
     """Examine a video file: decodes its first frames and lists all its packets.
 
     H.264 and HEVC are sent as stored. All else is sent as JPEG, and so are files whose packets do
-    not match their shown frames one to one: an edit list hides some, or timestamps are missing,
-    repeated or, as in AVI, those of decoding.
+    not match their shown frames one to one: an edit list hides some, fields come one by one, or
+    timestamps are missing, repeated, begun anew or, as in AVI, those of decoding.
 
     Raises:
         VideoFileError: It is missing, unreadable, not a video, without a video track, or of a codec
@@ -82,29 +88,69 @@ def probe(path: Path) -> VideoFile:
         first = next(pictures, None)
         if first is None:
             raise VideoFileError(f"{path}: no frame of its video track can be decoded")
-        is_timed = _is_ascending(picture.pts for picture in chain([first], pictures))
+        sample = [(picture.pts, picture.interlaced_frame) for picture in chain([first], pictures)]
+        is_timed = _is_ascending(pts for pts, _ in sample)
         codec = stream.codec_context.name
-        rate = stream.average_rate or stream.guessed_rate
-        time_base = stream.time_base
+        rate = float(stream.average_rate or stream.guessed_rate or 25)
+        time_base = stream.time_base or Fraction(1, 1000)
+        pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
     presentation = _presentation(path) if is_timed and codec in _SENT_AS_STORED else ()
+    if presentation and any(is_interlaced for _, is_interlaced in sample):
+        share = _frames_per_packet([pts for pts, _ in sample if pts is not None], presentation)
+        if share < 1:  # some packets are single fields, each with a timestamp of its own
+            presentation, rate = (), rate * share
     return VideoFile(
         path=path,
         codec=codec,
         encoding=_SENT_AS_STORED[codec] if presentation else Encoding.JPEG,
         width=first.width,
         height=first.height,
-        frame_rate=float(rate) if rate else 25.0,
-        time_base=time_base or Fraction(1, 1000),
+        frame_rate=rate,
+        pixel_aspect=pixel_aspect,
+        time_base=time_base,
         rotation_degrees=round(-first.rotation / 90) * 90 % 360,  # FFmpeg's is counterclockwise
+        is_timed=is_timed,
         presentation=presentation,
     )
+
+
+class Clock:
+    """Tells when the frames of a file are shown; give it their timestamps in that order.
+
+    A timestamp that does not rise, or leaps by more than a minute, as where recordings were joined,
+    tells nothing: its frame comes one mean frame after the one before.
+    """
+
+    def __init__(self, video: VideoFile) -> None:
+        self._is_timed = video.is_timed
+        self._time_base = video.time_base
+        self._mean_step = 1 / video.frame_rate
+        self._latest: int | None = None
+        self._seconds: float | None = None
+
+    def seconds(self, pts: int | None) -> float:
+        """Return when the next frame is shown, in seconds since the first one was."""
+        if self._seconds is None:
+            self._seconds = 0.0
+        else:
+            self._seconds += self._step(pts)
+        self._latest = pts
+        return self._seconds
+
+    def _step(self, pts: int | None) -> float:
+        if self._is_timed and pts is not None and self._latest is not None:
+            step = float((pts - self._latest) * self._time_base)
+            if 0 < step <= _LONGEST_STEP_S:
+                return step
+        return self._mean_step
 
 
 def access_units(video: VideoFile) -> Iterator[EncodedFrame]:
     """Yield what to send, in decoding order: Annex B access units as stored, or JPEG files.
 
     Parameter sets are in band from the first unit on. Units that the file holds only in part are
-    yielded as they are, for the server to declare them lost.
+    yielded as they are, for the server to declare them lost; what the file has grown by since it
+    was examined is left out.
 
     Raises:
         VideoFileError: The file cannot be opened any more.
@@ -115,23 +161,23 @@ def access_units(video: VideoFile) -> Iterator[EncodedFrame]:
                 yield EncodedFrame(FrameHeader(index, picture.pts), _to_jpeg(picture))
             return
         annex_b = BitStreamFilterContext(_TO_ANNEX_B[video.encoding], stream)
+        index_by_pts = _index_by_pts(video)
         for packet in _demux(container, stream):
-            if packet.pts is not None:
-                header = FrameHeader(bisect_left(video.presentation, packet.pts), packet.pts)
-                yield EncodedFrame(header, _filter(annex_b, packet))
+            place = index_by_pts.get(packet.pts)
+            if place is not None:
+                yield EncodedFrame(FrameHeader(place, packet.pts), _filter(annex_b, packet))
 
 
-def frames(video: VideoFile) -> Iterator[tuple[int, Pixels]]:
-    """Yield `(frame_index, pixels)` in presentation order, upright.
+def frames(video: VideoFile) -> Iterator[tuple[int, float, Pixels]]:
+    """Yield `(frame_index, seconds, pixels)` in presentation order, upright.
 
-    Indices equal those of `access_units`; frames that cannot be decoded are left out.
+    Indices equal those of `access_units`; frames that cannot be decoded are left out. Seconds count
+    from the first frame on.
 
     Raises:
         VideoFileError: The file cannot be opened any more.
     """
-    index_by_pts: dict[int | None, int] = {
-        pts: index for index, pts in enumerate(video.presentation)
-    }
+    index_by_pts, clock = _index_by_pts(video), Clock(video)
     reformatter = VideoReformatter()
     with _open(video.path) as (container, stream):
         for position, picture in enumerate(_decode(container, stream)):
@@ -139,7 +185,7 @@ def frames(video: VideoFile) -> Iterator[tuple[int, Pixels]]:
             if index is not None:
                 pixels = reformatter.reformat(picture, format="rgb24").to_ndarray()
                 upright = np.rot90(pixels, -(video.rotation_degrees // 90))
-                yield index, np.ascontiguousarray(upright, np.uint8)
+                yield index, clock.seconds(picture.pts), np.ascontiguousarray(upright, np.uint8)
 
 
 @contextmanager
@@ -179,9 +225,23 @@ def _is_ascending(timestamps: Iterable[int | None]) -> bool:
 
 def _presentation(path: Path) -> tuple[int, ...]:
     with _open(path) as (container, stream):
-        packets = [(packet.pts, packet.is_discard) for packet in _demux(container, stream)]
-    timestamps = sorted({pts for pts, is_hidden in packets if pts is not None and not is_hidden})
-    return tuple(timestamps) if len(timestamps) == len(packets) else ()
+        packets = [(p.pts, p.dts, p.is_discard) for p in _demux(container, stream)]
+    timestamps = sorted({pts for pts, _, is_hidden in packets if pts is not None and not is_hidden})
+    decoding = [dts for _, dts, _ in packets if dts is not None]
+    is_begun_anew = any(later < earlier for earlier, later in pairwise(decoding))
+    return tuple(timestamps) if len(timestamps) == len(packets) and not is_begun_anew else ()
+
+
+def _frames_per_packet(shown: Sequence[int], presentation: Sequence[int]) -> float:
+    """Return how many frames were shown per packet, from the first of `shown` to the last."""
+    if len(shown) < 2:
+        return 1.0
+    steps = bisect_left(presentation, shown[-1]) - bisect_left(presentation, shown[0])
+    return (len(shown) - 1) / steps
+
+
+def _index_by_pts(video: VideoFile) -> dict[int | None, int]:
+    return {pts: index for index, pts in enumerate(video.presentation)}
 
 
 def _decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:

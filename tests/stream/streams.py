@@ -27,7 +27,7 @@ def stored_stream(path: Path, count: int) -> tuple[pb.StreamConfig, list[pb.Fram
 
 
 def pictures(path: Path, count: int) -> list[np.ndarray]:
-    return [pixels for _, pixels in itertools.islice(frames(probe(path)), count)]
+    return [pixels for _, _, pixels in itertools.islice(frames(probe(path)), count)]
 
 
 def picture_stream(

@@ -56,7 +56,7 @@ def mask_of(region: tuple[slice, slice]) -> pb.Mask:
 
 
 def painter() -> Painter:
-    return Painter(WIDTH, HEIGHT, title="clip", frame_rate=25)
+    return Painter(WIDTH, HEIGHT, title="clip")
 
 
 def test_the_clock_knows_no_sixtieth_second(monkeypatch):
@@ -67,9 +67,8 @@ def test_the_clock_knows_no_sixtieth_second(monkeypatch):
         return text_sprite(text, size, colour)
 
     monkeypatch.setattr(annotate, "text_sprite", noted)
-    fast = Painter(WIDTH, HEIGHT, title="clip", frame_rate=240)
-    for index in (14397, 14399):  # 59.9875 and 59.9958 s
-        fast.draw(pitch(), frame(index=index))
+    for seconds in (59.9875, 59.9958):
+        painter().draw(pitch(), frame(), seconds=seconds)
     assert [text.split()[-1] for text in texts if text.startswith("frame")] == [
         "00:59.99",
         "01:00.00",
@@ -157,7 +156,7 @@ def test_banner_is_red_and_only_there_when_asked():
 
 
 def test_gap_is_dimmed_and_says_why():
-    drawn = painter().draw_gap(pitch(), 3, "decode error")
+    drawn = painter().draw_gap(pitch(), 3, 0.12, "decode error")
     assert has_colour(drawn, ALERT_COLOUR, 30)
     assert drawn[150, 300].max() < 0.4 * max(GRASS)
 
@@ -237,12 +236,13 @@ def test_labels_grow_with_their_text():
 
 
 @pytest.mark.parametrize(("width", "height"), [(WIDTH, HEIGHT), (321, 181)])
-def test_video_holds_every_frame_at_the_same_rate(tmp_path, width, height):
+def test_video_holds_every_frame(tmp_path, width, height):
     path = tmp_path / "annotated.mp4"
     with AnnotatedVideo(path, width, height, frame_rate=30000 / 1001, title="clip") as video:
         for index in range(6):
-            video.write(pitch(width, height), frame(player(team=pb.TEAM_A), index=index))
-        video.write_gap(pitch(width, height), 6, "decode error")
+            seen = frame(player(team=pb.TEAM_A), index=index)
+            video.write(pitch(width, height), seen, index * 1001 / 30000)
+        video.write_gap(pitch(width, height), 6, 6 * 1001 / 30000, "decode error")
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         pictures = list(container.decode(stream))
@@ -257,10 +257,20 @@ def test_video_holds_every_frame_at_the_same_rate(tmp_path, width, height):
 def test_picture_of_another_size_is_fitted(tmp_path):
     path = tmp_path / "annotated.mp4"
     with AnnotatedVideo(path, WIDTH, HEIGHT, frame_rate=25, title="clip") as video:
-        video.write(pitch(), frame())
-        video.write_gap(pitch(160, 90), 1, "expected 320x180, got 160x90")
+        video.write(pitch(), frame(), 0.0)
+        video.write_gap(pitch(160, 90), 1, 0.04, "expected 320x180, got 160x90")
     with av.open(str(path)) as container:
         assert [picture.width for picture in container.decode(video=0)] == [WIDTH, WIDTH]
+
+
+def test_every_frame_is_shown_at_its_own_time(tmp_path):
+    path, times = tmp_path / "annotated.mp4", [0.0, 0.04, 0.5, 0.5, 3.0]
+    with AnnotatedVideo(path, WIDTH, HEIGHT, frame_rate=25, title="clip") as video:
+        for index, seconds in enumerate(times):
+            video.write(pitch(), frame(index=index), seconds)
+    with av.open(str(path)) as container:
+        shown = [picture.time for picture in container.decode(video=0)]
+    assert shown == pytest.approx(times, abs=1e-3)
 
 
 def test_masks_of_a_rendered_clip_decode_as_by_pycocotools(footage):

@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
-from orchestrator.cli.video import access_units, frames, probe
+from orchestrator.cli.video import Clock, access_units, frames, probe
 from orchestrator.decoding import open_decoder
 from orchestrator.errors import VideoFileError
 from orchestrator.types.frames import Encoding, Frame
 from orchestrator.types.pictures import Pixels
 from orchestrator.types.streams import StreamConfig
+from tests.unit.coded_fields import write_fields
 
 WIDTH, HEIGHT, COUNT = 96, 64, 12
 SHADES = tuple(20 + 18 * index for index in range(COUNT))
@@ -29,6 +30,7 @@ def write_video(
     pix_fmt: str = "yuv420p",
     size: tuple[int, int] = (WIDTH, HEIGHT),
     pts: Sequence[int] = range(COUNT),
+    pixel_aspect: Fraction = Fraction(1),
     rotation: float = 0,
     container_options: dict[str, str] | None = None,
     **options: str,
@@ -39,11 +41,26 @@ def write_video(
         stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
         stream.codec_context.time_base = Fraction(1, 25)
         stream.codec_context.thread_count = 1
+        stream.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation:
             stream.set_display_rotation(rotation)
         for position, value in zip(pts, SHADES, strict=False):
             pixels = np.full((size[1], size[0], 3), value, np.uint8)
             picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            picture.pts, picture.time_base = position, Fraction(1, 25)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_flat(path: Path, pts: Sequence[int], **options: str) -> Path:
+    """Write as many frames as there are `pts`, all of one grey."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 25)
+        for position in pts:
+            picture = av.VideoFrame.from_ndarray(np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
             picture.pts, picture.time_base = position, Fraction(1, 25)
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
@@ -110,7 +127,7 @@ def test_every_frame_arrives_under_its_presentation_index(
 
 def test_frames_for_drawing_have_the_same_indices(tmp_path):
     path = write_video(tmp_path / "clip.mp4", bf="3")
-    assert_shades([(index, shade(pixels)) for index, pixels in frames(probe(path))])
+    assert_shades([(index, shade(pixels)) for index, _, pixels in frames(probe(path))])
 
 
 def test_probe_tells_size_rate_and_time_base(tmp_path):
@@ -131,8 +148,64 @@ def test_odd_size_is_kept(tmp_path):
 def test_variable_frame_rate_keeps_its_pts(tmp_path):
     pts = [0, 1, 2, 5, 9, 10, 11, 30, 31, 32, 40, 50]
     path = write_video(tmp_path / "vfr.mkv", pts=pts, bf="2")
-    assert probe(path).presentation == tuple(40 * value for value in pts)
+    video = probe(path)
+    assert video.presentation == tuple(40 * value for value in pts)
     assert_shades(serve(path))
+    times = [seconds for _, seconds, _ in frames(video)]
+    assert times == pytest.approx([value / 25 for value in pts])
+
+
+@pytest.mark.parametrize("name", ["joined.ts", "joined.h264"])
+def test_recordings_that_were_joined_are_numbered_and_timed_as_they_follow(tmp_path, name):
+    pts = {"late": [250 + index for index in range(40)], "early": range(40)}
+    kind = Path(name).suffix
+    parts = [
+        write_flat(tmp_path / f"{part}{kind}", times, bf="2", g="8").read_bytes()
+        for part, times in pts.items()
+    ]
+    path = tmp_path / name
+    path.write_bytes(b"".join(parts))
+    video = probe(path)
+    assert [index for index, _ in serve(path)] == list(range(80))
+    shown = list(frames(video))
+    assert [index for index, _, _ in shown] == list(range(80))
+    times = [seconds for _, seconds, _ in shown]
+    assert times == pytest.approx([index / 25 for index in range(80)])
+
+
+def test_a_leap_of_hours_is_no_hours_of_stillness(tmp_path):
+    path = write_video(tmp_path / "leap.mkv", pts=[0, 1, 2, 10**6, 10**6 + 1])
+    clock = Clock(probe(path))
+    times = [clock.seconds(pts) for pts in probe(path).presentation]
+    steps = np.diff(times)
+    assert steps[[0, 1, 3]] == pytest.approx([0.04] * 3)
+    assert 0 < steps[2] < 60
+
+
+def test_frames_that_come_field_by_field_are_numbered_as_frames(tmp_path):
+    path = write_fields(tmp_path / "fields.ts", COUNT)
+    video = probe(path)
+    assert video.frame_rate == pytest.approx(25)
+    assert [index for index, _ in serve(path)] == list(range(COUNT))
+    times = [seconds for _, seconds, _ in frames(video)]
+    assert times == pytest.approx([index / 25 for index in range(COUNT)])
+
+
+def test_what_a_recording_has_grown_by_is_left_out(tmp_path):
+    whole = write_video(tmp_path / "whole.ts", g="4", bf="0").read_bytes()
+    path = tmp_path / "recording.ts"
+    path.write_bytes(whole[: len(whole) // 376 * 188])
+    video = probe(path)
+    path.write_bytes(whole)
+    indices = [unit.header.frame_index for unit in access_units(video)]
+    assert indices == list(range(len(video.presentation)))
+    assert len(indices) < COUNT
+
+
+def test_pixels_that_are_not_square_are_told(tmp_path):
+    path = write_video(tmp_path / "wide.mp4", pixel_aspect=Fraction(4, 3))
+    assert probe(path).pixel_aspect == Fraction(4, 3)
+    assert probe(write_video(tmp_path / "square.mkv")).pixel_aspect == 1
 
 
 def test_first_unit_carries_parameter_sets(tmp_path):
@@ -147,7 +220,7 @@ def test_display_matrix_becomes_clockwise_rotation(tmp_path, counterclockwise, c
     video = probe(write_video(tmp_path / "phone.mp4", rotation=counterclockwise))
     assert video.rotation_degrees == clockwise
     assert (video.width, video.height) == (WIDTH, HEIGHT)
-    _, pixels = next(frames(video))
+    _, _, pixels = next(frames(video))
     is_upright = clockwise != 180
     assert pixels.shape[:2] == ((WIDTH, HEIGHT) if is_upright else (HEIGHT, WIDTH))
 
@@ -180,7 +253,7 @@ def test_truncated_video_serves_what_is_left(tmp_path):
     assert sorted(outcome.header.frame_index for outcome in decided) == list(range(len(units)))
     served = {outcome.header.frame_index for outcome in decided if isinstance(outcome, Frame)}
     assert 0 < len(served) < COUNT
-    assert {index for index, _ in frames(video)} == served  # all of them can be drawn
+    assert {index for index, _, _ in frames(video)} == served  # all of them can be drawn
 
 
 def test_truncated_index_is_refused(tmp_path):
