@@ -75,12 +75,13 @@ class Health:
     def stay_out(self, reason: str) -> None:
         """It is still unfit, or was mended: ask soon, then at the usual interval.
 
-        Never before its time out is over: a model that dies as soon as it is loaded is not loaded
-        anew without end.
+        Whoever failed before serves the time out first: a model that dies as soon as it is loaded
+        is not loaded anew without end.
         """
         self.reason = reason
         self._probe_s = min(2 * self._probe_s, self._settings.probe_interval_s)
-        self._out_until = max(self._out_until, self._clock() + self._probe_s)
+        soon = self._clock() + self._probe_s
+        self._out_until = max(self._out_until, soon) if self._ejections > 1 else soon
 
     def come_back(self) -> None:
         """Put it in use; after an ejection on trial: its first failure takes it out again."""

@@ -12,6 +12,7 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from soccer.v1 import player_recognition_pb2 as pb
 
+from tests.conftest import DATA
 from tests.stream.streams import encode, pictures
 
 pytestmark = pytest.mark.triton
@@ -49,7 +50,10 @@ def responses(directory: Path) -> list[pb.RecognizeStreamResponse]:
 
 
 def test_recognize_writes_the_four_outputs_with_every_frame(served, short_clip, tmp_path):
-    done = touchline("recognize", short_clip, "--output", tmp_path, "--server", served.target)
+    sheets = ["--sheet-a", DATA / "sheet_a.json", "--sheet-b", DATA / "sheet_b.json"]
+    done = touchline(
+        "recognize", short_clip, "--output", tmp_path, "--server", served.target, *sheets
+    )
     assert done.returncode == 0, done.stderr
     assert {p.name for p in tmp_path.iterdir()} == {
         "results.jsonl",
@@ -70,6 +74,14 @@ def test_recognize_writes_the_four_outputs_with_every_frame(served, short_clip, 
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert int(summary["received_frame_count"]) == FRAMES
     assert summary["untrained_models"] == []
+    listed = {
+        entry["player_id"]: entry["jersey_number"]
+        for side in "ab"
+        for entry in json.loads((DATA / f"sheet_{side}.json").read_text())["roster"]
+    }
+    named = [track for track in summary["tracks"] if track["player_id"]]
+    assert len(named) >= 3
+    assert all(listed[track["player_id"]] == track["jersey_number"] for track in named)
     with av.open(str(tmp_path / "annotated.mp4")) as video:
         drawn = [p.to_ndarray(format="rgb24") for p in video.decode(video=0)]
     assert len(drawn) == FRAMES

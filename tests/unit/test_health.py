@@ -63,9 +63,14 @@ def test_a_hopeless_replica_is_tried_most_rarely():
     assert health.remaining_s == 8
 
 
-def test_one_that_is_mended_serves_its_time_out_nevertheless():
+def test_one_that_is_mended_is_asked_at_once_but_serves_its_time_out_if_it_failed_before():
     clock, health = in_use()
-    for expected_s in (1, 2, 4, 8, 8):
+    health.eject("its process died")
+    health.stay_out("loaded anew")
+    assert health.remaining_s < 0.5
+    clock.now += health.remaining_s
+    health.come_back()
+    for expected_s in (2, 4, 8, 8):
         health.eject("its process died")
         clock.now += 0.25
         health.stay_out("loaded anew")
