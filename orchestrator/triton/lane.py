@@ -24,7 +24,6 @@ class Traffic:
     """What goes on between this process and all replicas of one model."""
 
     def __init__(self, model: str) -> None:
-        self.queue = Latency()
         self.service = Latency()
         self.rate = Rate()
         self._model = model
@@ -33,7 +32,6 @@ class Traffic:
 
     def waited(self, seconds: float) -> None:
         """A request got its place."""
-        self.queue.add(seconds)
         self._queue_seconds.observe(seconds)
 
     def served(self, seconds: float, rows: int) -> None:

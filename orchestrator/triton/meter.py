@@ -5,9 +5,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-WINDOW_S = 10.0
-"""Time over which `Latency` and `Rate` look back."""
-_SAMPLES = 512
+WINDOW_S = 10
+"""Time over which `Rate` looks back, in whole seconds."""
 _SMOOTHING = 0.1
 _HALF_LIFE_S = 10.0
 _FOUNDED_S = 0.5
@@ -17,25 +16,20 @@ Clock = Callable[[], float]
 
 
 class Latency:
-    """Durations in seconds, over the last ten seconds and the last 512."""
+    """A moving mean of durations.
 
-    def __init__(self, clock: Clock = time.monotonic) -> None:
-        self._clock = clock
-        self._samples: deque[tuple[float, float]] = deque(maxlen=_SAMPLES)
+    Attributes:
+        mean_s: In seconds, smoothed over about ten; 0 before the first.
+    """
+
+    def __init__(self) -> None:
+        self._step = 1.0
         self.mean_s = 0.0
-        """Smoothed over about ten samples; 0 before the first."""
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
-        step = _SMOOTHING if self._samples else 1.0
-        self.mean_s += step * (seconds - self.mean_s)
-        self._samples.append((self._clock(), seconds))
-
-    def p90(self) -> float:
-        """Return the 90th percentile; 0 if nothing was measured lately."""
-        since = self._clock() - WINDOW_S
-        recent = sorted(seconds for at, seconds in self._samples if at >= since)
-        return recent[math.ceil(0.9 * len(recent)) - 1] if recent else 0.0
+        self.mean_s += self._step * (seconds - self.mean_s)
+        self._step = _SMOOTHING
 
 
 class Rate:
@@ -43,7 +37,7 @@ class Rate:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._seconds: deque[tuple[int, int]] = deque(maxlen=int(WINDOW_S))
+        self._seconds: deque[tuple[int, int]] = deque(maxlen=WINDOW_S)
 
     def add(self, rows: int) -> None:
         """Count rows that were answered now."""

@@ -132,8 +132,6 @@ def pool_snapshot(
         in_flight=sum(replica.in_flight for replica in replicas),
         queued=queued,
         rows_per_s=traffic.rate.per_s(),
-        queue_s=traffic.queue.p90(),
-        service_s=traffic.service.p90(),
         capacity_rows_per_s=None if each is None else each * states.count(ReplicaState.READY),
         is_available=ReplicaState.READY in states or ReplicaState.DRAINING in states,
         replicas=replicas,

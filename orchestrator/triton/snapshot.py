@@ -44,8 +44,6 @@ class PoolSnapshot:
         in_flight: Requests sent to replicas and not answered.
         queued: Requests that wait for a place at a replica.
         rows_per_s: Rows answered per second, over the last ten seconds.
-        queue_s: 90th percentile of the wait for a place, over the last ten seconds; 0 if idle.
-        service_s: Likewise from sending to the answer.
         capacity_rows_per_s: What the ready replicas can do together, measured while at least one of
             them was saturated; None until then.
         is_available: Whether some replica can be used.
@@ -56,8 +54,6 @@ class PoolSnapshot:
     in_flight: int
     queued: int
     rows_per_s: float
-    queue_s: float
-    service_s: float
     capacity_rows_per_s: float | None
     is_available: bool
     replicas: tuple[ReplicaSnapshot, ...]

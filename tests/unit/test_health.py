@@ -93,15 +93,18 @@ def test_one_that_is_still_unfit_is_probed_soon_and_then_at_the_interval():
 
 
 @given(st.lists(st.floats(0.001, 5), min_size=1, max_size=40))
-def test_a_moving_percentile_forgets_after_ten_seconds(seconds):
-    clock = Clock()
-    latency = Latency(clock)
+def test_a_moving_mean_begins_with_the_first_and_follows_the_latest(seconds):
+    latency = Latency()
+    assert latency.mean_s == 0
+    latency.add(seconds[0])
+    assert latency.mean_s == seconds[0]
     for value in seconds:
         latency.add(value)
-    assert min(seconds) <= latency.p90() <= max(seconds)
-    assert sum(value <= latency.p90() for value in seconds) >= 0.85 * len(seconds)
-    clock.now += 11
-    assert latency.p90() == 0
+    assert min(seconds) <= latency.mean_s * (1 + 1e-9)
+    assert latency.mean_s <= max(seconds) * (1 + 1e-9)
+    for _ in range(60):
+        latency.add(7.0)
+    assert abs(latency.mean_s - 7) < 0.02
 
 
 def test_a_rate_is_that_of_the_last_ten_seconds():

@@ -81,8 +81,6 @@ def pool(*states: ReplicaState, **values) -> PoolSnapshot:
             "in_flight": 5,
             "queued": 7,
             "rows_per_s": 50.0,
-            "queue_s": 0.0,
-            "service_s": 0.0,
             "capacity_rows_per_s": None,
             "is_available": True,
             "replicas": replicas,

@@ -278,7 +278,6 @@ async def test_callers_share_a_model_that_is_behind():
         fakes[0].gate.set()
         await asyncio.gather(*many)
         assert 25 <= done[:40].count("large") <= 33
-        assert triton.snapshot()[0].queue_s > 0
 
 
 async def test_a_replica_that_differs_is_refused_and_the_others_serve(caplog):
