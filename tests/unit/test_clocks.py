@@ -22,6 +22,7 @@ ALLOWED = {
     "profiling.py": "the name of a file, for people",
     "security/audit.py": "when an event took place, for people",
     "security/auth.py": "a token's end is a wall-clock time that its issuer has set",
+    "security/files.py": "when a file was changed is a wall-clock time; if it jumps, nothing waits",
     "security/keys.py": "when a key was made, for people",
     "security/tls.py": "a certificate's end is a wall-clock time that its issuer has set",
 }
