@@ -1,6 +1,7 @@
 """Credentials on the client's side: the library, the command line and its files."""
 
 import argparse
+import asyncio
 import json
 
 import grpc
@@ -68,6 +69,7 @@ async def test_the_flags_connect_with_tls_and_key_and_a_new_key_takes_over(secur
         assert await recognized(client) == 1
         (tmp_path / "keys.json").unlink()
         _with_key(tmp_path)
+        await asyncio.sleep(0.02)  # a file that was changed just now may not be whole
         assert await recognized(client) == 1
         (tmp_path / "key").write_text("touchline_of_yesterday")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
