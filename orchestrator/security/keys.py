@@ -99,17 +99,17 @@ def add_key(path: Path, tenant: str) -> str:
         expected = "expected 1 to 63 of a-z, 0-9, '_', '.', '-', the first a letter or digit"
         raise InvalidRequestError("tenant", expected) from error
     with _locked(path):
-        _write(path, [*list_keys(path), stored])
+        _write(path, [*(list_keys(path) if path.exists() else []), stored])
     return key
 
 
 def list_keys(path: Path) -> list[StoredKey]:
-    """Return the keys in a file; none if there is no file yet.
+    """Return the keys in a file.
 
     Raises:
         SettingError: The file cannot be read, or breaks its form.
     """
-    return _stored(read(SETTING, path)) if path.exists() else []
+    return _stored(read(SETTING, path))
 
 
 def revoke_key(path: Path, key_id: str) -> None:

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from orchestrator.cli import main
 from orchestrator.errors import InvalidRequestError, SettingError
 from orchestrator.security import keys
 from orchestrator.security.keys import SETTING, add_key, list_keys, parse_keys, revoke_key
@@ -113,6 +114,14 @@ def test_keys_changed_at_once_are_all_changed(tmp_path, monkeypatch, has_link):
     assert sorted(stored.tenant for stored in list_keys(path)) == ["first", "second"]
 
 
+def test_a_file_that_is_not_there_is_named_and_not_taken_for_an_empty_one(tmp_path, capsys):
+    path = tmp_path / "none.json"
+    for action in (("list",), ("revoke", "0123456789ab")):
+        assert main(["keys", *action, "--file", str(path)]) == 1
+        assert f"cannot read {path}" in capsys.readouterr().err
+    assert not path.exists()
+
+
 def test_a_folder_that_stays_locked_is_named(tmp_path, monkeypatch):
     path = tmp_path / "keys.json"
     monkeypatch.setattr(keys, "_LOCK_S", 0.1)
@@ -123,7 +132,7 @@ def test_a_folder_that_stays_locked_is_named(tmp_path, monkeypatch):
             add_key(path, "acme")
     finally:
         os.close(folder)
-    assert list_keys(path) == []
+    assert not path.exists()
     add_key(path, "acme")
     assert len(list_keys(path)) == 1
 
