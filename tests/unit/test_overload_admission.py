@@ -22,7 +22,7 @@ STORED = StreamConfig("stored", Encoding.JPEG)
 
 def pool(name, *, rows_per_s=0.0, capacity=None, slots=0, slots_used=0):
     replica = ReplicaSnapshot("host:1", ReplicaState.READY, 0, slots_used, slots)
-    return PoolSnapshot(name, 0, 0, rows_per_s, 0.0, 0.0, capacity, True, (replica,))
+    return PoolSnapshot(name, 0, 0, rows_per_s, capacity, True, (replica,))
 
 
 @dataclass
