@@ -31,6 +31,13 @@ class Beliefs:
 
     def __init__(self, config: StreamConfig, settings: NumberSettings, teams: TeamClusters) -> None:
         self._sheets = {Team.A: config.team_a, Team.B: config.team_b}
+        of_sides = {None: [*self._sheets.values()]} | {t: [s] for t, s in self._sheets.items()}
+        self._allowed = {
+            (side, is_keeper): _allowed(sheets, is_keeper=is_keeper)
+            for side, sheets in of_sides.items()
+            for is_keeper in (False, True)
+        }
+        """Numbers that may be said, by side, if it is known, and whether of a goalkeeper."""
         self._settings = settings
         self._teams = teams
 
@@ -55,8 +62,8 @@ class Beliefs:
         team, team_confidence = self._side(person, role)
         number, confidence = None, 0.0
         if role not in {Role.REFEREE, Role.OTHER}:
-            sheets = [self._sheets[team]] if team else self._sheets.values()
-            number, confidence = person.number(self._settings, _allowed(sheets, role))
+            allowed = self._allowed[team, role is Role.GOALKEEPER]
+            number, confidence = person.number(self._settings, allowed)
         if role is Role.GOALKEEPER and (team := self._side_of_keeper(number)):
             team_confidence = confidence
         return Identity(
@@ -79,12 +86,12 @@ class Beliefs:
 
     def _side_of_keeper(self, number: int | None) -> Team | None:
         """Return whose goalkeeper wears a number, where the sheets of both sides tell."""
-        if number is None or not all(sheet.roster for sheet in self._sheets.values()):
+        if number is None or self._allowed[None, True] is None:
             return None
         sides = [
             team
-            for team, sheet in self._sheets.items()
-            if number in _numbers(sheet, Role.GOALKEEPER)
+            for team in self._sheets
+            if (allowed := self._allowed[team, True]) is not None and allowed[number]
         ]
         return sides[0] if len(sides) == 1 else None
 
@@ -133,21 +140,19 @@ def _claim(belief: Identity, said: Identity) -> float:
     return belief.jersey_number_confidence + _SURER * (said.shirt == belief.shirt)
 
 
-def _allowed(sheets: Iterable[TeamSheet], role: Role | None) -> NDArray[np.bool_] | None:
-    """Return which numbers are on any of the sheets, bool `(100,)`; None if one is not known."""
+def _allowed(sheets: Iterable[TeamSheet], *, is_keeper: bool) -> NDArray[np.bool_] | None:
+    """Return which numbers are on any of the sheets, bool `(100,)`; None if one is not known.
+
+    A goalkeeper's are those of a side's goalkeepers, if it has any.
+    """
     allowed = np.zeros(100, np.bool_)
     for sheet in sheets:
         if not sheet.roster:
             return None
-        allowed[_numbers(sheet, role)] = True
+        keepers = [entry for entry in sheet.roster if entry.role is Role.GOALKEEPER]
+        listed = keepers if keepers and is_keeper else sheet.roster
+        allowed[[entry.jersey_number for entry in listed]] = True
     return allowed
-
-
-def _numbers(sheet: TeamSheet, role: Role | None) -> list[int]:
-    """Return the numbers of a sheet; a goalkeeper's are those of its goalkeepers, if it has any."""
-    keepers = [entry for entry in sheet.roster if entry.role is Role.GOALKEEPER]
-    listed = keepers if keepers and role is Role.GOALKEEPER else sheet.roster
-    return [entry.jersey_number for entry in listed]
 
 
 def _player_id(sheet: TeamSheet, number: int | None) -> str:
