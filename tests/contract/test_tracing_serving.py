@@ -11,7 +11,7 @@ from orchestrator.contracts import ModelContract, TensorSpec
 from orchestrator.settings import TracingSettings, TritonSettings
 from orchestrator.tracing import FrameTraces, called_by, stage_span, tracing_to
 from orchestrator.triton.client import TritonClient
-from tests.span_collector import span_collector
+from tests.span_collector import SpanCollector, span_collector
 
 pytestmark = pytest.mark.triton
 
@@ -69,14 +69,15 @@ async def test_tritons_own_spans_are_children_of_the_frame_that_asked(repository
             settings = TritonSettings(url=server.endpoint)
             async with TritonClient(settings, (CONTRACT,)) as triton:
                 await infer_within(traces, 0, triton)  # tracing is off: Triton must not trace it
-                with (
-                    tracing_to(TracingSettings(endpoint=collector.url, sample_ratio=1)),
-                    called_by(caller),
-                ):
-                    await infer_within(traces, 1, triton)
-            spans = await asyncio.to_thread(
-                collector.wait_for, lambda found: {"frame", "InferRequest"} <= names(found)
-            )
+                for frame in range(1, 4):  # an exporter may lose what it sends, and Triton's has
+                    with (
+                        tracing_to(TracingSettings(endpoint=collector.url, sample_ratio=1)),
+                        called_by(caller),
+                    ):
+                        await infer_within(traces, frame, triton)
+                    if await asyncio.to_thread(has_come, collector):
+                        break
+            spans = collector.spans
 
     assert {span.trace for span in spans} == {CALLER_TRACE}
     by_id = {span.id: span for span in spans}
@@ -86,9 +87,15 @@ async def test_tritons_own_spans_are_children_of_the_frame_that_asked(repository
         ("touchline", "infer increment", "detect"),
         ("tritonserver", "InferRequest", "infer increment"),
     }
-    (frame,) = [span for span in spans if span.name == "frame"]
-    assert frame.parent == CALLER_SPAN
+    assert {span.parent for span in spans if span.name == "frame"} == {CALLER_SPAN}
 
 
-def names(spans) -> set[str]:
-    return {span.name for span in spans}
+def has_come(collector: SpanCollector) -> bool:
+    """Whether spans of both sides come in time."""
+    try:
+        collector.wait_for(
+            lambda found: {"frame", "InferRequest"} <= {span.name for span in found}, 10
+        )
+    except AssertionError:
+        return False
+    return True
