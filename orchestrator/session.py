@@ -178,7 +178,7 @@ class StreamSession:
                 state.count += elapsed
                 count = state.count - 1
                 track = partial(state.tracker.track, max_observed=effort.max_observed)
-                tracks, ball = await asyncio.gather(
+                tracks, (ball, no_look) = await asyncio.gather(
                     track(hurried, people, elapsed=elapsed),
                     state.ball.follow(hurried, hints, elapsed=elapsed),
                 )
@@ -200,6 +200,7 @@ class StreamSession:
             Degradation.TRACKER_UNAVAILABLE: tracks.is_degraded,
             Degradation.IDENTIFICATION_UNAVAILABLE: no_teams or state.ledger.awaits_kits,
             Degradation.NUMBERS_UNAVAILABLE: no_numbers,
+            Degradation.BALL_UNAVAILABLE: no_look,
         }
         degradations = effort.degradations.union(kind for kind, is_so in missing.items() if is_so)
         recognition = Recognition(

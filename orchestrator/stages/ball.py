@@ -63,7 +63,9 @@ class BallFollower:
         self._looks = self._visits = 0
         self._search = _search_places()
 
-    async def follow(self, frame: Frame, hints: Detections, *, elapsed: int = 1) -> Ball | None:
+    async def follow(
+        self, frame: Frame, hints: Detections, *, elapsed: int = 1
+    ) -> tuple[Ball | None, bool]:
         """Find the ball of the next frame.
 
         Args:
@@ -72,16 +74,18 @@ class BallFollower:
             elapsed: By how many frames of the stream it follows the last one, 1 or more.
 
         Returns:
-            The ball, or None where no candidate is good enough. If the detector gives no answer,
-            the hints alone decide.
+            The ball, or None where no candidate is good enough; and whether the closer look is
+            missing, because the detector gave no answer: the hints alone decide then.
         """
         self._pass(elapsed - 1)
         try:
             closer = await self._detector.look_for_ball(frame, self._window(frame, hints))
+            is_missing = False
         except ModelError:
-            closer = Detections.joined()
+            closer, is_missing = Detections.joined(), True
         doubted = replace(hints, confidence=hints.confidence * np.float32(_HINT_TRUST))
-        return self._choose(Detections.joined(closer, doubted), width=frame.width)
+        ball = self._choose(Detections.joined(closer, doubted), width=frame.width)
+        return ball, is_missing
 
     def forget(self) -> None:
         """Begin anew: where the ball was and how it flew means nothing after a camera cut."""

@@ -38,6 +38,7 @@ class Degradation(Enum):
     NUMBERED_LESS_OFTEN = auto()
     SEGMENTED_LESS_OFTEN = auto()
     BOXES_ONLY = auto()
+    BALL_UNAVAILABLE = auto()
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,8 @@ def frame(width: int = WIDTH, height: int = HEIGHT) -> Frame:
 
 
 async def follow(follower: BallFollower, *hints: tuple[float, float, float]):
-    return await follower.follow(frame(), candidates(*hints))
+    ball, _ = await follower.follow(frame(), candidates(*hints))
+    return ball
 
 
 async def test_a_frame_without_candidate_has_no_ball():
@@ -173,8 +174,9 @@ async def test_without_the_closer_look_the_hints_decide():
     follower = BallFollower(
         ScriptedDetector(ModelUnavailableError("rfdetr_detector", "gone")), frame_rate=25
     )
-    ball = await follow(follower, (100, 100, 0.9))
+    ball, is_missing = await follower.follow(frame(), candidates((100, 100, 0.9)))
     assert ball is not None
+    assert is_missing
 
 
 async def test_a_trusted_trail_is_looked_at_whatever_is_hinted_elsewhere():

@@ -143,6 +143,14 @@ async def test_an_optional_stage_that_is_gone_degrades_results_and_says_so(model
     assert all(p.track_id == 1 for o in answers(outcomes) for p in o.players)
 
 
+async def test_a_frame_without_the_closer_look_at_the_ball_says_so():
+    lost_look = [None, ModelUnavailableError("rfdetr_detector", "down")]
+    triton = ScriptedTriton(scene=lambda call: [PERSON], faults={"rfdetr_detector": lost_look})
+    outcomes, session = await play([encoded(0)], triton)
+    assert session.stats.degradations == {Degradation.BALL_UNAVAILABLE: 1}
+    assert len(outcomes[0].players) == 1
+
+
 async def test_random_weights_mark_every_result():
     triton = ScriptedTriton(scene=lambda call: [PERSON], weights={"sam2_tracker": "random"})
     outcomes, _ = await play([encoded(i) for i in range(3)], triton)

@@ -193,6 +193,8 @@ class _DegradationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Degradati
     """Overload: SAM2 looks at some of the people in each frame, motion carries the others' masks."""
     DEGRADATION_BOXES_ONLY: _Degradation.ValueType  # 8
     """Overload: no masks; boxes and ids come from detections alone."""
+    DEGRADATION_BALL_UNAVAILABLE: _Degradation.ValueType  # 9
+    """No closer look at the ball: it may be in sight and yet be missing, or less sure."""
 
 class Degradation(_Degradation, metaclass=_DegradationEnumTypeWrapper):
     """Something a result lacks."""
@@ -215,6 +217,8 @@ DEGRADATION_SEGMENTED_LESS_OFTEN: Degradation.ValueType  # 7
 """Overload: SAM2 looks at some of the people in each frame, motion carries the others' masks."""
 DEGRADATION_BOXES_ONLY: Degradation.ValueType  # 8
 """Overload: no masks; boxes and ids come from detections alone."""
+DEGRADATION_BALL_UNAVAILABLE: Degradation.ValueType  # 9
+"""No closer look at the ball: it may be in sight and yet be missing, or less sure."""
 Global___Degradation: _TypeAlias = Degradation  # noqa: Y015
 
 class _GapReason:
