@@ -11,6 +11,7 @@ from orchestrator.decode_guard import wire
 from orchestrator.decode_guard.nursery import Nursery
 from orchestrator.decode_guard.orders import Fork
 from orchestrator.decode_guard.ring import PictureRing
+from orchestrator.errors import OverloadedError
 from orchestrator.settings import DecodeSettings
 from orchestrator.types.frames import (
     EncodedFrame,
@@ -50,6 +51,9 @@ class GuardedSource:
         max_pixels: Largest picture, width x height.
         settings: Limits of the worker.
         nursery: Where workers come from.
+
+    Raises:
+        OverloadedError: The host has no memory or open file to spare.
     """
 
     def __init__(
@@ -63,7 +67,10 @@ class GuardedSource:
         self._encoding = encoding
         self._settings = settings
         self._nursery = nursery
-        self._ring = PictureRing(_SLOTS, 3 * max_pixels)
+        try:
+            self._ring = PictureRing(_SLOTS, 3 * max_pixels)
+        except OSError as error:
+            raise OverloadedError(f"no memory for pictures can be had: {error}") from error
         self._order = Fork(
             encoding=encoding.name,
             max_pixels=max_pixels,

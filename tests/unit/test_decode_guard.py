@@ -16,6 +16,7 @@ from orchestrator.decode_guard import worker
 from orchestrator.decode_guard.nursery import Nursery
 from orchestrator.decode_guard.orders import Born, Fork
 from orchestrator.decoding import FrameSource, open_decoder, open_source
+from orchestrator.errors import OverloadedError
 from orchestrator.settings import DecodeSettings
 from orchestrator.types.frames import EncodedFrame, Encoding, Frame, FrameHeader, LostFrame
 from orchestrator.types.streams import StreamConfig
@@ -136,6 +137,13 @@ def test_a_host_without_a_process_to_spare_is_not_held_against_a_stream(
         lost = [detail(one(source)) for _ in range(3)]
     assert lost == ["no decoder can be started: the host has no process to spare"] * 3
     assert isinstance(one(source), Frame)
+
+
+def test_a_host_without_a_file_to_spare_refuses_a_stream_for_now(guarded, monkeypatch):
+    failing = Mock(side_effect=OSError(errno.EMFILE, "Too many open files"))
+    monkeypatch.setattr(os, "memfd_create", failing)
+    with pytest.raises(OverloadedError, match="memory for pictures.*Too many open files"):
+        guarded()
 
 
 def test_the_nursery_outlives_a_fork_that_fails(monkeypatch):
