@@ -196,5 +196,4 @@ def _is_best(merged: Detections, tile: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _area(xyxy: Boxes) -> NDArray[np.float32]:
-    width, height = xyxy[:, 2] - xyxy[:, 0], xyxy[:, 3] - xyxy[:, 1]
-    return np.asarray(np.maximum(width, 0) * np.maximum(height, 0))
+    return np.asarray((xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1]))

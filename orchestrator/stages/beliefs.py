@@ -82,7 +82,7 @@ class Beliefs:
             return None, 0.0
         if person.embedding is not None:
             person.team = self._teams.belief(person.embedding, person.team)
-        return person.team.team, person.team.confidence if person.team.team else 0.0
+        return person.team.team, person.team.confidence
 
     def _side_of_keeper(self, number: int | None) -> Team | None:
         """Return whose goalkeeper wears a number, where the sheets of both sides tell."""

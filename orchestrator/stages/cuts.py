@@ -23,4 +23,4 @@ def is_cut(likeness: float, expected: Boxes, people: Boxes, match_iou: float) ->
     if len(expected) < _LEAST_PEOPLE or likeness > _MOST_LIKENESS:
         return False
     is_met = (iou(expected, people) >= match_iou).any(axis=1)
-    return not len(people) or bool(is_met.mean() <= _MOST_MET)
+    return bool(is_met.mean() <= _MOST_MET)

@@ -137,7 +137,7 @@ class Segmenter:
         inputs = _prompted_by_boxes(prompts)
         if max_observed:
             inputs["max_observed"] = np.array([[max_observed]], np.int32)
-        if self._forgotten and self._sequence_id is not None:
+        if self._forgotten:
             inputs["forget_object_ids"] = np.array([sorted(self._forgotten)], np.int64)
         segments = await self._step(frame, inputs)
         self._forgotten.clear()

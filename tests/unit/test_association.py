@@ -70,7 +70,9 @@ def test_shirts_alike_tell_nothing():
 
 def test_only_who_is_near_is_a_rival():
     tracks = followed((LEFT, RED), ((150, 10, 190, 60), BLUE))
-    assert on_rivals(picture((LEFT, BLUE)), tracks, [mask(LEFT), None]) == []
+    pixels, segments = picture((LEFT, BLUE)), [mask(LEFT), None]
+    assert on_rivals(pixels, tracks, segments) == []
+    assert np.isnan(shown_alike(pixels, 1.0, tracks, segments)).all(), "not even looked at"
 
 
 def test_whose_shirt_is_not_known_neither_strays_nor_rivals():
@@ -133,6 +135,30 @@ def test_a_mask_in_its_own_clothes_shares_a_detection_and_does_not_stray():
     assert (found.row_of, found.shared, found.strays) == ({0: 0}, {0, 1}, frozenset())
     in_red = matched(picture((both, RED)), people(both), tracks, [mask(both), mask(hidden)])
     assert (in_red.shared, in_red.strays) == (frozenset(), {1})
+    on_grass = matched(picture(), people(both), tracks, [mask((40, 10, 72, 70)), mask(hidden)])
+    assert (on_grass.shared, on_grass.strays) == (frozenset(), {1})
+
+
+def test_clothes_that_are_not_known_bring_nobody_nearer():
+    expected = followed((LEFT, None))
+    for x, rows in ((66, {0: 0}), (96, {})):
+        found = people((x, 10, x + 40, 60))
+        worn = clothes(picture(), found.xyxy, 1.0)
+        assert expected_rows(found, worn, expected, 0.2) == rows
+
+
+def test_a_detection_in_which_two_may_show_is_crowded():
+    tracks = followed((LEFT, None), (RIGHT, None), ((150, 10, 190, 60), None))
+    found = matched(picture(), people(LEFT, (150, 10, 190, 60)), tracks, [None] * 3)
+    assert found.crowded.tolist() == [True, False]
+
+
+def test_clothes_are_learnt_anew_as_the_light_changes():
+    (track,) = followed((LEFT, RED))
+    in_shade = clothes(picture((LEFT, (120, 18, 18))), track.xyxy[None], 1.0)[0]
+    for _ in range(60):
+        track.wear(in_shade)
+    np.testing.assert_allclose(track.clothes, in_shade, atol=0.01)
 
 
 def test_clothes_out_of_sight_are_not_learnt():

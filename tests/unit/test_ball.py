@@ -89,8 +89,27 @@ async def test_while_the_trail_is_doubtful_hints_elsewhere_are_looked_at():
     follower = BallFollower(detector, frame_rate=25)
     for _ in range(6):
         await follow(follower, (900, 500, 0.2))
-    centres = {float((w[0] + w[2]) / 2) for w in detector.windows}
-    assert {180.0, 900.0} <= centres, "the trail at the left edge, and the hint"
+    once_followed = {float((w[0] + w[2]) / 2) for w in detector.windows[1:]}
+    assert once_followed == {180.0, 900.0}, "the trail at the left edge, and the hint"
+
+
+async def test_several_hints_are_looked_at_in_turn():
+    detector = ScriptedDetector()
+    follower = BallFollower(detector, frame_rate=25)
+    for _ in range(4):
+        await follow(follower, (300, 300, 0.2), (900, 300, 0.1))
+    assert [float((w[0] + w[2]) / 2) for w in detector.windows] == [300, 900, 300, 900]
+
+
+async def test_a_trail_that_stays_doubtful_is_given_up():
+    dim = candidates((640, 200, 0.25))  # enough for a trusted trail's next sight, for no other
+    detector = ScriptedDetector(*[dim] * 30)
+    follower = BallFollower(detector, frame_rate=25)
+    for _ in range(8):
+        await follow(follower, (640, 200, 0.9))
+    found = [await follow(follower) is not None for _ in range(20)]
+    assert found[0]
+    assert not found[-1]
 
 
 async def test_where_the_ball_is_expected_less_confidence_is_enough():
@@ -170,6 +189,12 @@ async def test_windows_stay_inside_a_frame_higher_than_wide():
     assert 0 <= y0 < y1 <= 900
 
 
+async def test_windows_are_of_whole_pixels():
+    detector = ScriptedDetector()
+    await follow(BallFollower(detector, frame_rate=25), (640.3, 300.6, 0.2))
+    assert detector.windows[0].tolist() == [460, 121, 820, 481]
+
+
 async def test_without_the_closer_look_the_hints_decide():
     follower = BallFollower(
         ScriptedDetector(ModelUnavailableError("rfdetr_detector", "gone")), frame_rate=25
@@ -222,6 +247,8 @@ async def test_lost_frames_count_for_what_the_ball_flies_and_for_what_is_remembe
         await follow(follower, (x, 300, 0.9))
     await follower.follow(frame(), candidates((600, 300, 0.9)), elapsed=4)
     assert detector.windows[-1].tolist() == [420, 120, 780, 480]
+    await follower.follow(frame(), candidates((640, 300, 0.9)))
+    assert detector.windows[-1].tolist() == [460, 120, 820, 480], "40 pixels a frame as before"
     await follower.follow(frame(), NOTHING, elapsed=100)
     assert detector.windows[-1].tolist() == [0, 180, 360, 540], "the search's first place"
 

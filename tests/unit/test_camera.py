@@ -47,9 +47,10 @@ def test_a_zoom_makes_boxes_larger():
     assert np.abs(camera.shift.moved(CORNERS) - 1.05 * CORNERS).max() < 2
 
 
-def test_people_who_walk_do_not_move_the_scene():
+@pytest.mark.parametrize("box", [(100, 100, 600, 400), (100, 100, 600, 700), (-90, -50, 600, 400)])
+def test_people_who_walk_do_not_move_the_scene(box):
     wide, crowd = scene(5)[:540, :800], scene(6)[:300, :500]
-    box = np.array([[100, 100, 600, 400]], np.float32)
+    box = np.array([box], np.float32)
     camera = CameraMotion()
     for step in (0, 9):
         picture = wide.copy()

@@ -33,6 +33,7 @@ def sheet(*numbers: int, **fields) -> pb.TeamSheet:
         (config(encoding=77), "config.encoding"),
         (config(encoding=pb.FRAME_ENCODING_RGB24), "config.width_px"),
         (config(width_px=640), "config.height_px"),
+        (config(height_px=640), "config.width_px"),
         (config(width_px=8, height_px=640), "config.width_px"),
         (config(width_px=640, height_px=9000), "config.height_px"),
         (config(frame_rate=-1), "config.frame_rate"),
@@ -113,6 +114,11 @@ def test_what_lies_at_a_limit_is_within_it():
     assert (largest.width, largest.height) == (8192, 16)
     full = sheet(*range(1, 65), display_name="\N{SOCCER BALL}" * 128)
     assert len(requests.to_stream_config(config(team_a=full)).team_a.roster) == 64
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_pictures_may_be_turned_by_quarters(degrees):
+    assert requests.to_stream_config(config(rotation_degrees=degrees)).rotation_degrees == degrees
 
 
 def test_a_latency_budget_of_a_lossless_stream_is_ignored():
@@ -198,6 +204,7 @@ def test_each_of_masks_and_timings_comes_alone(wanted):
 def test_an_unread_number_is_absent_not_zero():
     update = responses.from_identity_update(IdentityUpdate(3, 5, Identity(), ("role",), None))
     assert not update.HasField("jersey_number")
+    assert update.merged_into_track_id == 0, "it was no merge"
     assert (update.role, update.team) == (pb.ROLE_UNSPECIFIED, pb.TEAM_UNSPECIFIED)
 
 
@@ -206,6 +213,14 @@ def test_every_gap_reason_has_a_name_in_the_api(reason):
     gap = responses.from_lost_frame(LostFrame(FrameHeader(6), reason, "why"))
     assert (gap.first_frame_index, gap.last_frame_index, gap.detail) == (6, 6, "why")
     assert pb.GapReason.Name(gap.reason) == f"GAP_REASON_{reason.name}"
+
+
+@pytest.mark.parametrize("pts", [None, 0, -1])
+def test_only_a_time_stamp_that_was_sent_comes_back(pts):
+    header = requests.to_encoded_frame(pb.Frame(frame_index=3, pts=pts)).header
+    answer = Recognition(header, 16, 16, (), None)
+    message = responses.from_recognition(answer, StreamConfig("s", Encoding.JPEG))
+    assert (message.pts if message.HasField("pts") else None) == pts
 
 
 def test_extreme_capture_times_are_echoed():

@@ -75,3 +75,13 @@ def test_merged_evidence_is_bounded_like_any_other():
     look(one, 1, 120)
     assert one.number(SETTINGS, None)[0] == 9
     assert float(one.embedding @ KIT[1]) > float(one.embedding @ KIT[0])
+
+
+def test_of_merged_evidence_the_greater_part_decides():
+    one, other = person(), person()
+    for each, number, seconds in ((one, 7, 1), (other, 9, 20)):
+        read(each, number, seconds)
+        look(each, number % 7, seconds)
+    one.absorb(other)
+    assert one.number(SETTINGS, None)[0] == 9
+    assert float(one.embedding @ KIT[2]) > 0.9 > 0.1 > float(one.embedding @ KIT[0]) > 0

@@ -8,7 +8,9 @@ from hypothesis.extra import numpy as hnp
 from orchestrator.imaging import (
     clip_boxes,
     crops,
+    inside_share,
     iou,
+    is_cut_off,
     is_sound,
     merge_tiles,
     resized,
@@ -201,6 +203,18 @@ def test_iou_of_known_boxes():
     b = boxes((0, 0, 2, 2), (1, 0, 3, 2), (5, 5, 6, 6), (0, 0, 0, 0))
     expected = [[1, 1 / 3, 0, 0], [0, 0, 0, 0]]
     assert iou(a, b) == pytest.approx(np.array(expected, np.float32))
+
+
+def test_share_of_a_box_inside_others():
+    others = boxes((0, 0, 2, 8), (1, 1, 5, 9), (-9, -9, 9, 9), (5, 5, 6, 6), (1, 9, 3, 10))
+    assert inside_share(boxes((0, 0, 4, 8))[0], others).tolist() == [0.5, 21 / 32, 1, 0, 0]
+    assert inside_share(boxes((3, 3, 3, 3))[0], others).tolist() == [0] * 5
+
+
+@pytest.mark.parametrize("box", [(2, 9, 20, 20), (9, 2, 20, 20), (9, 9, 38, 20), (9, 9, 20, 28)])
+def test_a_box_near_any_edge_of_the_picture_may_be_cut_off(box):
+    pixels = np.zeros((30, 40, 3), np.uint8)
+    assert is_cut_off(boxes(box, (3, 3, 37, 27)), pixels).tolist() == [True, False]
 
 
 @given(pictures_with_boxes())

@@ -9,6 +9,7 @@ import pytest
 from orchestrator.errors import ModelUnavailableError, TensorContractError
 from orchestrator.session import StreamSession
 from orchestrator.settings import IdentifySettings, Settings, TritonSettings
+from orchestrator.stages.identify import embed_kits
 from orchestrator.stages.teams import TeamBelief, TeamClusters
 from orchestrator.triton.client import SequenceStep, TritonClient
 from orchestrator.types.frames import Encoding
@@ -173,6 +174,20 @@ async def test_kits_of_another_space_than_the_crops_are_refused_and_end_no_strea
     )
     assert session.state.ledger.awaits_kits
     await session.close()
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (("red", "blue"), [[1, 0, 0, 0], [0, 1, 0, 0]]),
+        (("red", ""), [[1, 0, 0, 0], [-1, 0, 0, 0]]),
+        (("", "red"), [[-1, 0, 0, 0], [1, 0, 0, 0]]),
+    ],
+)
+async def test_a_side_whose_kit_is_not_described_is_the_others_opposite(texts, expected):
+    a, b = (TeamSheet(kit_description=text) for text in texts)
+    config = StreamConfig("kits", Encoding.JPEG, team_a=a, team_b=b)
+    assert (await embed_kits(ScriptedTriton(), config)).tolist() == expected
 
 
 def test_no_side_is_named_before_its_kit_is_known():

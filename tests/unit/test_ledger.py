@@ -65,6 +65,7 @@ def test_what_workers_have_open_counts_together(worker):
     assert not second.take_place(3)
     second.give_place_back()
     assert first.take_place(3)
+    assert not first.take_place(3)
 
 
 def test_accounts_are_apart_and_without_a_limit_everything_counts(worker):

@@ -25,6 +25,7 @@ def test_readings_that_contradict_each_other_say_nothing():
     for turn in range(12):
         players, _ = match.frame(track(1), readings={1: reading(7 if turn % 2 else 8)})
     assert players[1].jersey_number is None
+    assert players[1].jersey_number_confidence == 0
 
 
 def test_an_unreadable_number_does_not_count():
@@ -58,6 +59,7 @@ def test_sides_are_named_and_announced():
     match = Match()
     seen, _, _ = match.two_sides()
     assert [seen[i].team for i in range(1, 7)] == [Team.A] * 3 + [Team.B] * 3
+    assert all(identity.team_confidence > 0.9 for identity in seen.values())
 
 
 def test_a_detector_that_knows_roles_is_believed():
@@ -101,6 +103,7 @@ def keeper_of(number, *, sheet_a, sheet_b):
         )
     keeper = players[7]
     assert keeper.role is Role.GOALKEEPER
+    assert (keeper.team is None) == (keeper.team_confidence == 0)
     return keeper.jersey_number, keeper.team, keeper.player_id
 
 
@@ -124,6 +127,14 @@ def test_the_team_sheets_tell_whose_goalkeeper_it_is(number, sheet_a, sheet_b, s
     assert keeper_of(number, sheet_a=sheet_a, sheet_b=sheet_b) == said
 
 
+def test_where_a_side_names_its_goalkeeper_its_players_keep_their_numbers():
+    match = Match(team_a=TeamSheet(roster=(ANNA, CARLA)))
+    _, tracks, kits = match.two_sides()
+    for _ in range(6):
+        players, _ = match.frame(*tracks, embeddings=kits, readings={1: reading(12)})
+    assert (players[1].role, players[1].player_id) == (Role.PLAYER, "carla")
+
+
 def test_of_two_rivals_only_the_surer_carries_a_number():
     match = Match()
     _, tracks, kits = match.two_sides()
@@ -132,6 +143,7 @@ def test_of_two_rivals_only_the_surer_carries_a_number():
             *tracks, embeddings=kits, readings={1: reading(9, 0.8), 2: reading(9, 0.97)}
         )
     assert (players[1].jersey_number, players[2].jersey_number) == (None, 9)
+    assert players[1].jersey_number_confidence == 0
 
 
 def test_two_who_claim_a_number_equally_do_not_take_turns():
@@ -157,6 +169,15 @@ def test_a_player_in_neither_kit_is_told_to_keep_a_goal():
     assert players[7].role is Role.GOALKEEPER
     assert players[7].team is None
     assert players[1].role is not Role.GOALKEEPER
+
+
+def test_a_few_looks_at_clothes_tell_nobody_to_keep_a_goal():
+    match = Match()
+    _, tracks, kits = match.two_sides()
+    for turn in range(8):
+        looks = {**kits, 7: KIT[4]} if turn < 4 else kits
+        players, _ = match.frame(*tracks, track(7, 500), embeddings=looks, readings={7: reading(1)})
+    assert players[7].role is Role.PLAYER
 
 
 def test_a_referee_in_neither_kit_stays_a_referee():

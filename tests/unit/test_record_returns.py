@@ -16,6 +16,15 @@ def test_a_lost_person_who_returns_nearby_and_alike_keeps_the_id():
     assert list(players) == [1]
 
 
+@pytest.mark.parametrize(("before", "after"), [({}, {2: KIT[0]}), ({1: KIT[0]}, {})])
+def test_whose_looks_are_not_known_is_somebody_new(before, after):
+    match = Match()
+    match.frame(track(1, 100), embeddings=before)
+    match.frame(ended=(1,))
+    players, _ = match.frame(track(2, 110, is_new=True), embeddings=after)
+    assert list(players) == [2]
+
+
 @pytest.mark.parametrize(("longest_s", "expected"), [(1.0, [1]), (0.9, [2]), (0.0, [2])])
 def test_who_was_lost_for_longer_than_is_set_is_not_found_again_by_looks(longest_s, expected):
     match = Match(IdentifySettings(reidentify_s=longest_s))
@@ -25,6 +34,16 @@ def test_who_was_lost_for_longer_than_is_set_is_not_found_again_by_looks(longest
         match.frame()
     players, _ = match.frame(track(2, 110, is_new=True), embeddings={2: KIT[0]})
     assert list(players) == expected
+
+
+def test_a_lost_person_is_looked_for_where_it_was_seen_last():
+    match = Match()
+    for x in range(100, 700, 20):
+        match.frame(track(1, x), embeddings={1: KIT[0]})
+    match.frame(ended=(1,))
+    here, there = track(2, 690, is_new=True), track(3, 100, is_new=True)
+    players, _ = match.frame(here, there, embeddings={2: KIT[0], 3: KIT[0]})
+    assert {i: match.ledger._people[i].object_id for i in players} == {1: 2, 2: 3}
 
 
 @pytest.mark.parametrize(("x", "kit"), [(110, 1), (900, 0)])
@@ -80,6 +99,14 @@ def after_the_cut(**looks):
 
 def test_who_is_read_at_first_sight_after_a_cut_keeps_the_id():
     assert after_the_cut(embeddings={7: KIT[0]}, readings={7: reading(10, 1.0, 0.95)}) == [3]
+
+
+def test_who_is_still_awaited_is_not_found_by_one_look_at_somebody_new():
+    match = Match()
+    numbered(match)
+    looks, read = {7: KIT[0]}, {7: reading(10, 1.0, 0.95)}
+    seen, _ = match.frame(track(7, 900), embeddings=looks, readings=read)
+    assert list(seen) == [7]
 
 
 @pytest.mark.parametrize(
@@ -177,6 +204,25 @@ def test_a_number_rejoins_two_tracks_of_one_person_aloud():
     assert players[3].jersey_number == 10
 
 
+def test_of_a_person_rejoined_what_both_tracks_told_is_known():
+    match = Match()
+    ended = numbered(match)
+    new = track(7, 900, is_new=True)
+    match.frame(new, ended=ended, embeddings={7: KIT[0]})
+    while len(match.ledger.people) > 6:
+        match.frame(new, embeddings={7: KIT[0]}, readings={7: reading(10)})
+    person = next(p for p in match.ledger.people if p.track_id == 3)
+    assert (person.first_frame, person.last_frame) == (0, match.count - 1)
+    assert person.frame_count == match.count
+    # One misread look hardly counts beside all that were taken of either track.
+    for _ in range(3):
+        seen, _ = match.frame(new, readings={7: reading(4)})
+    assert seen[3].jersey_number == 10
+    match.frame(ended=(7,))
+    seen, _ = match.frame(track(8, 910, is_new=True), embeddings={8: KIT[0]})
+    assert list(seen) == [3], "where the newer track left it"
+
+
 @pytest.mark.parametrize(("before", "after", "is_merged"), [(0.9, 0.65, True), (0.65, 0.65, False)])
 def test_a_number_that_both_tracks_say_in_doubt_rejoins_nobody(before, after, is_merged):
     match = Match()
@@ -213,6 +259,26 @@ def test_people_are_forgotten_before_memory_grows_without_bound():
     for object_id in range(1, 700):
         match.frame(track(object_id), ended=(object_id - 1,))
     assert len(match.ledger.people) <= 512
+
+
+def test_who_is_still_awaited_is_not_forgotten_for_others():
+    match = Match()
+    match.frame(track(1, 5000))
+    for object_id in range(2, 700):
+        match.frame(track(object_id), ended=(object_id - 1,) if object_id > 2 else ())
+    players, _ = match.frame(track(1, 5000))
+    assert list(players) == [1]
+    assert [person.track_id for person in match.ledger.people][:1] == [1]
+
+
+def test_of_whoever_may_return_all_is_kept():
+    match = Match()
+    crowd = [track(i, 60.0 * i) for i in range(1, 301)]
+    match.frame(*crowd, embeddings={t.object_id: KIT[t.object_id % 2] for t in crowd})
+    match.frame(ended=range(1, 301))
+    for _ in range(20):
+        match.frame()
+    assert all(person.embedding is not None for person in match.ledger.people)
 
 
 def test_of_those_lost_longest_only_what_was_said_is_kept():

@@ -66,6 +66,17 @@ def test_kit_descriptions_decide_which_side_is_which():
     assert teams_of(clusters, a) == [Team.B] * 6
 
 
+def test_where_one_kit_is_likest_to_both_descriptions_the_other_one_tells():
+    rng = np.random.default_rng(1)
+    a, b = squad(0, 6, rng), squad(1, 6, rng)
+    like_a, like_both = unit([1, 0, 0, 0, 0, 0, 0, 0]), unit([1, 0.8, 0, 0, 0, 0, 0, 0])
+    for kits, side in (([like_a, like_both], Team.A), ([like_both, like_a], Team.B)):
+        clusters = TeamClusters(margin=0.1)
+        clusters.fit(np.concatenate([b, a]))
+        clusters.learn_kits(np.stack(kits))
+        assert teams_of(clusters, a) == [side] * 6
+
+
 def test_in_doubt_the_previous_belief_stands():
     rng = np.random.default_rng(2)
     a, b = squad(0, 6, rng), squad(1, 6, rng)
@@ -81,6 +92,17 @@ def test_whoever_lies_between_the_kits_is_on_neither_side():
     clusters.fit(np.concatenate([squad(0, 6, rng), squad(1, 6, rng)]))
     between = unit([1, 1, 0, 0, 0, 0, 0, 0])
     assert clusters.belief(between, TeamBelief(Team.B, 0.9)).team is None
+
+
+def test_the_nearer_a_kit_the_surer_the_side():
+    rng = np.random.default_rng(2)
+    clusters = TeamClusters(margin=0.1)
+    clusters.fit(np.concatenate([squad(0, 6, rng, 0.3), squad(1, 6, rng, 0.3)]))
+    looks = unit([[1, share, 0, 0, 0, 0, 0, 0] for share in (0, 0.3, 0.6)])
+    beliefs = [clusters.belief(row, UNKNOWN) for row in looks]
+    assert {belief.team for belief in beliefs} == {Team.A}
+    sure = [belief.confidence for belief in beliefs]
+    assert 1 >= sure[0] > 0.9 > sure[1] > sure[2] > 0.5
 
 
 @settings(max_examples=40, deadline=None)

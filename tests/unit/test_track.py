@@ -1,6 +1,9 @@
 """A track's life: how it is born, confirmed, reported and ended."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from orchestrator.contracts import SAM2_TRACKER
 from orchestrator.types.tracks import TrackState
@@ -47,14 +50,26 @@ async def test_a_second_box_on_the_same_person_starts_no_track():
     assert [t.object_id for t in tracks.seen] == [1]
 
 
-async def test_an_undetected_person_coasts_on_its_mask():
+@pytest.mark.parametrize("place", [LEFT, (10, 45, 30, 95)])
+async def test_an_undetected_person_coasts_on_its_mask(place):
     subject = tracker(ScriptedTriton())
     for index in range(3):
-        await subject.track(frame(index), people(LEFT))
+        await subject.track(frame(index), people(place))
     (track,) = (await subject.track(frame(3), NOBODY)).seen
     assert track.state is TrackState.COASTING
     assert track.label is None
-    assert np.allclose(track.xyxy, LEFT)
+    assert np.allclose(track.xyxy, place)
+
+
+async def test_an_undetected_person_is_where_its_mask_goes():
+    def walk(object_id, age, box):
+        return box + np.float32(6 * max(0, age - 2)) * np.array([1, 0, 1, 0], np.float32), 0.9
+
+    subject = tracker(ScriptedTriton(move=walk))
+    for index in range(3):
+        await subject.track(frame(index), people(LEFT))
+    places = [(await subject.track(frame(i), NOBODY)).seen[0].xyxy[0] for i in range(3, 6)]
+    assert places == [16, 22, 28]
 
 
 async def test_without_mask_and_detection_a_person_is_not_reported_and_ends_in_time():
@@ -98,8 +113,8 @@ async def test_a_mask_that_left_its_person_is_corrected_by_a_prompt():
     assert prompts == [0, 13]
 
 
-async def test_two_detections_of_one_person_in_the_first_frame_give_one_birth():
-    found = people(LEFT, (11, 12, 29, 40))
+async def test_two_detections_of_one_person_in_the_first_frame_give_one_birth_of_the_surer():
+    found = replace(people((11, 12, 29, 40), LEFT), confidence=np.array([0.6, 0.9], np.float32))
     tracks = await tracker(ScriptedTriton()).track(frame(), found)
     assert [t.xyxy.tolist() for t in tracks.seen] == [list(LEFT)]
 

@@ -1,6 +1,7 @@
 """Camera cuts end all tracks, and nothing else is taken for a cut."""
 
 import numpy as np
+import pytest
 
 from orchestrator.types.detections import Detections
 from orchestrator.types.frames import Frame, FrameHeader
@@ -53,3 +54,17 @@ async def test_a_new_picture_of_the_same_people_is_no_cut():
     tracks = await subject.track(picture(4, seed=1), row_of_people(1))
     assert not tracks.is_cut
     assert [t.object_id for t in tracks.seen] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("frames", [(0, 1, 2), (3,)], ids=["hidden", "newborn"])
+async def test_only_who_is_well_founded_and_in_sight_tells_a_cut(frames):
+    """Ten others are not there in the new picture, of whom the old one told little."""
+    blind = ScriptedTriton(move=lambda i, age, box: (box * 0, 0.0))
+    subject = tracker(blind)
+    boxes = [(x, 10, x + 8, 60) for x in range(0, 180, 12)]
+    for index in range(4):
+        found = boxes if index in frames else boxes[:5]
+        await subject.track(picture(index, seed=0), people(*found))
+    tracks = await subject.track(picture(4, seed=1), people(*boxes[:5]))
+    assert not tracks.is_cut
+    assert [t.object_id for t in tracks.seen] == [1, 2, 3, 4, 5]

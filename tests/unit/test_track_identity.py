@@ -1,7 +1,10 @@
 """Who is who: people who cross, overlap or stray keep their ids."""
 
 import numpy as np
+import pytest
 
+from orchestrator.stages.duplicates import duplicates
+from orchestrator.stages.tracklet import Tracklet
 from orchestrator.types.detections import Detections
 from orchestrator.types.frames import Frame, FrameHeader
 from orchestrator.types.tracks import TrackState
@@ -69,6 +72,38 @@ async def test_two_tracks_on_one_person_become_one():
     assert ended == [2]
 
 
+@pytest.mark.parametrize(
+    ("hits", "misses", "gone"),
+    [
+        ((3, 9), (0, 0), {1}),
+        ((9, 3), (0, 0), {2}),
+        ((9, 9), (0, 0), {2}),
+        ((30, 9), (0, 1), {2}),
+        ((40, 30), (0, 1), set()),  # long followed, it is likely hidden there
+        ((40, 30), (0, 0), {2}),
+    ],
+)
+def test_of_two_tracks_on_one_place_the_better_founded_stays(hits, misses, gone):
+    pair = [
+        Tracklet(
+            i, np.array(LEFT, np.float32), "person", 0.9, hits=hits[i - 1], misses=misses[i - 1]
+        )
+        for i in (1, 2)
+    ]
+    ended = [duplicates(pair, 0.8, most_frames=3) for _ in range(3)]
+    assert ended == [set(), set(), gone]
+
+
+def test_a_track_that_comes_out_from_under_another_is_counted_anew():
+    one, other = (Tracklet(i, np.array(LEFT, np.float32), "person", 0.9, hits=3) for i in (1, 2))
+    for _ in range(4):
+        assert duplicates([one, other], 0.8, most_frames=3) == set()
+        assert duplicates([one, other], 0.8, most_frames=3) == set()
+        other.xyxy += 30
+        assert duplicates([one, other], 0.8, most_frames=3) == set()
+        other.xyxy -= 30
+
+
 async def test_a_mask_that_strays_to_somebody_else_is_called_off():
     def stray(object_id, age, box):
         return (np.array(LEFT, np.float32) if object_id == 2 and age >= 3 else box), 0.9
@@ -94,6 +129,24 @@ async def test_one_detection_of_two_people_keeps_both():
         tracks = await subject.track(frame(index), people((60, 10, 94, 72)))
         boxes = {t.object_id: t.xyxy.tolist() for t in tracks.seen}
         assert boxes == {1: list(one), 2: list(other)}
+
+
+@pytest.mark.parametrize(("score", "goes_on"), [(0.9, True), (0.3, False)])
+async def test_in_a_detection_of_two_people_masks_that_are_believed_tell_who_is_where(
+    score, goes_on
+):
+    def walk(object_id, age, box):
+        steps = max(0, age - 3) * (-1 if object_id == 1 else 1)
+        return box + np.array([2, 0, 2, 0], np.float32) * steps, 0.9 if age < 4 else score
+
+    subject = tracker(ScriptedTriton(move=walk))
+    one, other = (60, 10, 80, 60), (74, 22, 94, 72)
+    for index in range(4):
+        await subject.track(frame(index), people(one, other))
+    for index in range(4, 7):
+        tracks = await subject.track(frame(index), people((54, 10, 100, 72)))
+    places = {t.object_id: float(t.xyxy[0]) for t in tracks.seen}
+    assert places == ({1: 54, 2: 80} if goes_on else {1: 60, 2: 74})
 
 
 async def test_who_is_hidden_in_a_crossing_comes_out_with_the_same_id():
