@@ -280,10 +280,12 @@ def test_a_stream_outlives_its_token_by_the_grace_and_no_longer(security, monkey
 
 def test_a_broken_key_file_is_named_and_not_quoted(security):
     digest = "ab" * 31
-    security.api_keys_file.write_text(json.dumps([{"id": "0" * 12, "sha256": digest}]))
+    entry = {"id": "0" * 12, "tenant": "acme", "sha256": digest}
+    security.api_keys_file.write_text(json.dumps([entry]))
     with pytest.raises(SettingError) as caught:
         Authenticator(security, ALONE)
     assert caught.value.setting == "security.api_keys_file"
+    assert "0.sha256: " in str(caught.value)
     assert digest not in str(caught.value)
 
 
