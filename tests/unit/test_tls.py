@@ -151,6 +151,11 @@ async def test_a_broken_new_certificate_leaves_the_old_one_in_use(settings, ca, 
             "security.certificate_file",
             "client certificates",
         ),
+        (
+            {"certificate_file": None, "private_key_file": None, "client_ca_file": None},
+            "security.certificate_file",
+            "client certificates",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(mutual, changed, setting, says):
@@ -161,6 +166,9 @@ def test_a_wrong_setting_is_named(mutual, changed, setting, says):
 
 def test_a_key_of_another_certificate_is_named(settings, authority, tmp_path):
     _, other = authority.issue(tmp_path / "other")
+    with pytest.raises(SettingError, match="first certificate") as caught:
+        channel_credentials(None, settings.certificate_file, other)
+    assert caught.value.setting == "--tls-key"
     with pytest.raises(SettingError, match="first certificate") as caught:
         server_credentials(settings.model_copy(update={"private_key_file": other}))
     assert caught.value.setting == "security.private_key_file"
