@@ -69,9 +69,10 @@ async def test_a_batch_that_is_split_fails_as_one_and_leaves_nothing_under_way()
         await until(lambda: states(triton) == {READY: 2})
         fakes[0].fault = BAD_INPUT
         fakes[1].gate.clear()
-        with pytest.raises(ModelError, match=BAD_INPUT[1].split(":")[0]):
-            await ask(triton, *range(8))
-        assert triton.snapshot()[0].in_flight == 0
+        for _ in range(10):  # either half is the one that fails
+            with pytest.raises(ModelError, match=BAD_INPUT[1].split(":")[0]):
+                await ask(triton, *range(8))
+            assert triton.snapshot()[0].in_flight == 0
 
 
 async def test_the_load_is_shared_and_no_replica_gets_more_than_its_batches():

@@ -1,5 +1,6 @@
 """Shared memory is reused, bounded, and never left behind."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -111,6 +112,16 @@ async def test_large_tensors_travel_by_it_also_once_their_server_was_restarted()
             assert known == 1
             await ask(triton, *range(20_000))
         assert not fake.regions
+    assert not mine()
+
+
+async def test_nothing_is_left_behind_where_the_server_was_gone_first():
+    async with (
+        contextlib.AsyncExitStack() as held,
+        fake_tritons(1, shares_memory=True) as fakes,
+    ):
+        await held.enter_async_context(client(fakes, transport="shared_memory"))
+        assert mine()
     assert not mine()
 
 
