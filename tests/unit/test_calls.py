@@ -121,6 +121,15 @@ async def test_a_replica_that_was_idle_has_not_been_silent():
         assert states(triton) == {READY: 1}
 
 
+async def test_a_replica_that_was_idle_gets_its_share_again():
+    async with fake_tritons(2) as fakes, client(fakes) as triton:
+        await until(lambda: states(triton) == {READY: 2})
+        await fall_quiet()
+        for i in range(30):
+            await ask(triton, i)
+        assert all(fake.served for fake in fakes)
+
+
 async def test_a_model_that_answers_nobody_is_left_however_hurried_its_callers():
     options = {"infer_timeout_s": 1, "probe_interval_s": 600, "max_ejection_s": 600}
     async with fake_tritons(1) as (fake,), client([fake], ejection_s=600, **options) as triton:
