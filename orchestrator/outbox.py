@@ -79,10 +79,7 @@ class Outbox:
 
     def _is_news(self, index: int) -> bool:
         self._unanswered.pop(index, None)
-        if index in self._repeated:
-            self._repeated.remove(index)
-            return False
-        return True
+        return index not in self._repeated
 
 
 class _Groups:

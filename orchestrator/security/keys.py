@@ -133,7 +133,7 @@ def _stored(contents: bytes) -> list[StoredKey]:
     try:
         return _FILE.validate_json(contents)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
+        first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise SettingError(SETTING, f"{place or 'file'}: {first['msg']}") from None
 

@@ -7,6 +7,7 @@ For policies that need many replicas or rare faults; the real server is used in 
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -29,6 +30,7 @@ BROKEN = (grpc.StatusCode.INTERNAL, "CUDA error: an illegal memory access was en
 BAD_INPUT = (grpc.StatusCode.INVALID_ARGUMENT, "x: expected a finite number")
 FULL = (grpc.StatusCode.UNAVAILABLE, "all 2 sequence slots are in use")
 ENDING = (grpc.StatusCode.UNAVAILABLE, "Server exiting")
+NO_REGION = (grpc.StatusCode.INVALID_ARGUMENT, "Unable to find shared memory region: 'r'")
 UNKNOWN = (grpc.StatusCode.UNAVAILABLE, "sequence 7 is not known; send START")
 
 
@@ -48,6 +50,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         questions: How often it was asked whether it lives.
         calls: Inferences that came in.
         failing_loads: How many loads of a model fail.
+        shares_memory: Whether it opens shared memory of this host.
+        regions: Files of the shared memory that it knows, by name.
     """
 
     fault: tuple[grpc.StatusCode, str] | None = None
@@ -69,6 +73,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     questions: int = 0
     calls: int = 0
     failing_loads: int = 0
+    shares_memory: bool = False
+    regions: dict[str, Path] = field(default_factory=dict)
     address: str = ""
 
     def __post_init__(self):
@@ -105,7 +111,14 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ModelConfigResponse(config=config)
 
     async def SystemSharedMemoryRegister(self, request, context):
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not in this IPC namespace")
+        if not self.shares_memory:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not in this IPC namespace")
+        self.regions[request.name] = Path(f"/dev/shm{request.key}")
+        return service_pb2.SystemSharedMemoryRegisterResponse()
+
+    async def SystemSharedMemoryUnregister(self, request, context):
+        del self.regions[request.name]
+        return service_pb2.SystemSharedMemoryUnregisterResponse()
 
     async def RepositoryModelUnload(self, request, context):
         if not self.has_model_control:
@@ -145,10 +158,22 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             await self._take_step(request, context)
         self.served.append(rows)
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
-        given = request.raw_input_contents[0] if request.inputs[0].name == "x" else bytes(4)
+        given = await self._given(request, context)
         response.outputs.add(name="y", datatype="FP32", shape=[rows, self.answer_width])
         response.raw_output_contents.append(given * self.answer_width)
         return response
+
+    async def _given(self, request, context):
+        """The bytes of `x`; a step that only ends a sequence has none."""
+        if request.inputs[0].name != "x":
+            return bytes(4)
+        options = request.inputs[0].parameters
+        if "shared_memory_region" not in options:
+            return request.raw_input_contents[0]
+        region = self.regions.get(options["shared_memory_region"].string_param)
+        if region is None:
+            await context.abort(*NO_REGION)
+        return region.read_bytes()[: options["shared_memory_byte_size"].int64_param]
 
     async def _take_step(self, request, context):
         options = request.parameters

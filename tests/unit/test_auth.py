@@ -170,6 +170,16 @@ def test_a_clock_that_differs_a_little_shuts_nobody_out(security):
         assert Authenticator(security, ALONE).authenticate([("authorization", f"Bearer {one}")])
 
 
+def test_a_token_that_names_no_key_fits_only_where_there_is_one(security):
+    nameless = [("authorization", f"Bearer {token(kid=None)}")]
+    assert Authenticator(security, ALONE).authenticate(nameless)
+    another = ec.generate_private_key(ec.SECP256R1()).public_key()
+    keys = {"keys": [jwk(SIGNING.public_key(), kid="k1"), jwk(another, kid="k2")]}
+    security.jwt.jwks_file.write_text(json.dumps(keys))
+    with pytest.raises(UnauthenticatedError):
+        Authenticator(security, ALONE).authenticate(nameless)
+
+
 def test_a_token_with_a_tampered_claim_is_refused(security):
     header, _, signature = token().split(".")
     _, claims, _ = token(tenant="other").split(".")
@@ -280,10 +290,12 @@ def test_a_stream_outlives_its_token_by_the_grace_and_no_longer(security, monkey
 
 def test_a_broken_key_file_is_named_and_not_quoted(security):
     digest = "ab" * 31
-    security.api_keys_file.write_text(json.dumps([{"id": "0" * 12, "sha256": digest}]))
+    entry = {"id": "0" * 12, "tenant": "acme", "sha256": digest}
+    security.api_keys_file.write_text(json.dumps([entry]))
     with pytest.raises(SettingError) as caught:
         Authenticator(security, ALONE)
     assert caught.value.setting == "security.api_keys_file"
+    assert "0.sha256: " in str(caught.value)
     assert digest not in str(caught.value)
 
 

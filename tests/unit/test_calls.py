@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.errors import DeadlinePassedError, ModelUnavailableError, SlotsExhaustedError
 from orchestrator.triton import connection
+from orchestrator.triton.calls import Calls
 from orchestrator.triton.repair import RELOAD_S
 from orchestrator.triton.wire import Wire
 from tests.patience import until
@@ -120,6 +121,15 @@ async def test_a_replica_that_was_idle_has_not_been_silent():
         assert states(triton) == {READY: 1}
 
 
+async def test_a_replica_that_was_idle_gets_its_share_again():
+    async with fake_tritons(2) as fakes, client(fakes) as triton:
+        await until(lambda: states(triton) == {READY: 2})
+        await fall_quiet()
+        for i in range(30):
+            await ask(triton, i)
+        assert all(fake.served for fake in fakes)
+
+
 async def test_a_model_that_answers_nobody_is_left_however_hurried_its_callers():
     options = {"infer_timeout_s": 1, "probe_interval_s": 600, "max_ejection_s": 600}
     async with fake_tritons(1) as (fake,), client([fake], ejection_s=600, **options) as triton:
@@ -168,6 +178,55 @@ async def test_no_call_is_cut_off_by_a_new_channel(monkeypatch):
             assert await ask(triton, 1) == [1]
             # A reload is the longest call but for inferences of very patient settings.
             assert graces.pop() >= max(infer_timeout_s, RELOAD_S)
+
+
+async def test_a_call_under_way_is_answered_over_the_channel_that_was_replaced(monkeypatch):
+    monkeypatch.setattr(connection, "_RENEW_S", -1.0)
+    async with fake_tritons(1) as fakes, client(fakes) as triton:
+        fakes[0].gate.clear()
+        asking = asyncio.create_task(ask(triton, 1))
+        await until(lambda: fakes[0].rows == 1)
+        (replica,) = triton._pools["echo"].members.all
+        replica.connection.renew()
+        await asyncio.sleep(0.05)
+        fakes[0].gate.set()
+        assert await asking == [1]
+
+
+async def test_one_call_at_a_time_is_heard_out_and_then_another():
+    under_way, heard, gate = set(), [], asyncio.Event()
+
+    async def exchange(name):
+        under_way.add(name)
+        try:
+            await gate.wait()
+        finally:
+            under_way.remove(name)
+
+    async def send_and_leave(name):
+        with pytest.raises(TimeoutError):
+            await calls.send(name, 0.01, hear_out=True)
+
+    calls = Calls(exchange, 60.0, heard.append)
+    await send_and_leave("heard out")
+    await send_and_leave("beside it")
+    assert under_way == {"heard out"}
+    gate.set()
+    await until(lambda: heard == [None])
+    gate.clear()
+    await send_and_leave("after it")
+    assert under_way == {"after it"}
+    calls.close()
+    await until(lambda: not under_way)
+
+
+async def test_a_caller_who_waits_for_a_call_that_is_given_up_is_told():
+    calls = Calls(lambda _: asyncio.sleep(60.0), 60.0, print)
+    waiting = asyncio.create_task(calls.send(None, 60.0, hear_out=True))
+    await asyncio.sleep(0.01)
+    calls.close()
+    with pytest.raises(TimeoutError):
+        await waiting
 
 
 class Pace:

@@ -4,10 +4,13 @@ import asyncio
 from contextlib import aclosing
 
 import grpc
+import numpy as np
 import pytest
 from soccer.v1 import player_recognition_pb2 as pb
 
 from orchestrator.client import RecognitionClient
+from orchestrator.outbox import Outbox
+from tests.stream.streams import coded_stream
 from tests.unit.scripted_server import scripted_server
 from tests.unit.stream_calls import call, config, is_free
 from tests.unit.test_session import GOOD
@@ -67,3 +70,26 @@ async def test_a_client_whose_stream_goes_on_elsewhere_does_not_fight_for_it(mon
                     pass
     assert caught.value.code() is grpc.StatusCode.ABORTED
     assert len(calls) == 1
+
+
+async def test_no_more_frames_are_sent_than_there_is_credit_for():
+    outbox = Outbox(endless(*[GOOD] * 4), pb.FRAME_ENCODING_JPEG)
+    outbox.restart(pb.StreamStarted(credit_frame_count=2))
+    assert [(await outbox.next()).frame_index for _ in range(2)] == [0, 1]
+    third = asyncio.create_task(outbox.next())
+    ended, _ = await asyncio.wait({third}, timeout=0.05)
+    assert not ended
+    outbox.note(pb.RecognizeStreamResponse(credit_grant=pb.CreditGrant(frame_count=1)))
+    assert (await third).frame_index == 2
+
+
+async def test_video_whose_stream_starts_anew_is_not_answered_twice():
+    units = coded_stream([np.full((96, 160, 3), 9 * i, np.uint8) for i in range(4)], "h264")[1]
+    outbox = Outbox(endless(*(unit.data for unit in units)), pb.FRAME_ENCODING_H264)
+    outbox.restart(pb.StreamStarted(credit_frame_count=9))
+    for _ in units:
+        await outbox.next()
+    for index in range(3):
+        outbox.note(pb.RecognizeStreamResponse(recognition=pb.FrameRecognition(frame_index=index)))
+    outbox.restart(pb.StreamStarted(credit_frame_count=9))
+    assert (await outbox.next()).frame_index == 3

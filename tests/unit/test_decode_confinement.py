@@ -36,22 +36,29 @@ def test_the_nursery_has_one_thread_and_no_secrets(guarded, nursery, monkeypatch
 
 
 CONFINED = """
-import os, socket, numpy as np
+import ctypes, os, resource, socket, sys, numpy as np
 from orchestrator.decode_guard.confinement import confine
+own, score = open(sys.argv[1], "wb", buffering=0), open("/proc/self/oom_score_adj")
 confine(64 << 20)
 refused = 0
 for forbidden in (
     lambda: open("/etc/hostname"), socket.socket, os.pipe, lambda: os.dup(0),
-    lambda: np.ones(100 << 20, np.uint8),
+    lambda: np.ones(100 << 20, np.uint8), lambda: own.write(b"frames"),
 ):
     try:
         forbidden()
     except (OSError, MemoryError):
         refused += 1
 np.ones(10 << 20, np.uint8)
+os.write(1, b"frames")
+assert ctypes.CDLL(None).prctl(39, 0, 0, 0, 0) == 1  # PR_GET_NO_NEW_PRIVS
+assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
+assert score.read() == "1000\\n"
 os._exit(refused)
 """
 
 
-def test_a_confined_process_opens_nothing_and_takes_bounded_memory():
-    assert subprocess.run([sys.executable, "-c", CONFINED]).returncode == 5
+def test_a_confined_process_opens_and_tells_nothing_and_takes_bounded_memory(tmp_path):
+    command = [sys.executable, "-c", CONFINED, tmp_path / "own"]
+    ended = subprocess.run(command, stdout=subprocess.PIPE)
+    assert (ended.returncode, ended.stdout) == (6, b"")

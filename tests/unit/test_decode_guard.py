@@ -165,6 +165,25 @@ def test_streams_go_on_without_the_nursery_and_new_ones_get_another(guarded, nur
     assert isinstance(one(source), Frame)
 
 
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_nursery_that_hangs_or_dies_while_it_is_asked_is_replaced(
+    guarded, nursery, monkeypatch, dies
+):
+    nursery.close()
+    with monkeypatch.context() as meanwhile:
+        patience_s = 60 if dies else 0.3
+        meanwhile.setattr("orchestrator.decode_guard.nursery._ANSWER_TIMEOUT_S", patience_s)
+        nursery.prepare()
+    stalled = nursery.pid
+    os.kill(stalled, signal.SIGSTOP)
+    dying = threading.Timer(0.3, os.kill, (stalled, signal.SIGKILL))
+    if dies:
+        dying.start()
+    assert isinstance(one(guarded()), Frame)
+    assert nursery.pid != stalled
+    assert not is_running(stalled)
+
+
 def test_nothing_is_left_of_a_closed_stream(guarded, nursery):
     one(guarded())
     before = open_descriptors()

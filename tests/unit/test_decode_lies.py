@@ -47,6 +47,7 @@ def framed(json: bytes, trailing: int = 0) -> bytes:
         b"garbage that is longer than the prefix",
         b"\xff" * 8,
         framed(b'{"left": 0}', trailing=1 << 31),
+        framed(b'{"left": 0}' + b" " * (1 << 15)),
         framed(b'{"left": 0, "ticket": 77}'),
         framed(b'{"left": 5, "ticket": 1, "width": 4, "height": 4}'),
         framed(b'{"left": -1}'),

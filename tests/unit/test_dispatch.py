@@ -128,6 +128,34 @@ async def test_a_greedy_stream_leaves_room_in_the_queue_for_others():
     await asyncio.gather(*modest)
 
 
+@pytest.mark.parametrize(
+    ("ending", "outcome"),
+    [
+        ("turn", type(None)),
+        ("deadline", DeadlinePassedError),
+        ("cancelled", asyncio.CancelledError),
+        ("refused", ModelUnavailableError),
+    ],
+)
+async def test_a_wait_gives_its_room_in_the_queue_back_however_it_ends(ending, outcome):
+    server, dispatcher = make(max_queued=2)
+    for _ in range(4):
+        server.is_there = False
+        deadline = time.monotonic() + 0.02 if ending == "deadline" else math.inf
+        waiting = asyncio.create_task(work(server, dispatcher, deadline=deadline))
+        await asyncio.sleep(0)
+        assert dispatcher.queued == 1
+        if ending == "turn":
+            server.is_there = True
+            dispatcher.pump()
+        elif ending == "cancelled":
+            waiting.cancel()
+        elif ending == "refused":
+            dispatcher.refuse(ModelUnavailableError("model", "gone"))
+        (ended,) = await asyncio.gather(waiting, return_exceptions=True)
+        assert type(ended) is outcome
+
+
 async def test_a_refusal_reaches_everybody_who_waits_and_nobody_else():
     server, dispatcher = make()
     place = await dispatcher.turn(1, Caller("s"))

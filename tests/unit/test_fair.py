@@ -78,6 +78,18 @@ def test_one_who_comes_late_neither_waits_for_the_past_nor_overtakes_for_ever():
     assert 4 <= names.count("new") <= 6
 
 
+def test_who_has_had_much_is_not_next_because_somebody_new_came():
+    queue = FairQueue()
+    queue.push("greedy", path("greedy"), cost=10, rank=0)
+    for _ in range(12):
+        queue.push("modest", path("modest"), cost=1, rank=0)
+    assert "greedy" in {queue.pop().value for _ in range(2)}
+    queue.push("new", path("new"), cost=1, rank=0)
+    queue.push("greedy again", path("greedy"), cost=10, rank=0)
+    order = [queue.pop().value for _ in range(len(queue))]
+    assert order[: order.index("greedy again")].count("modest") >= 8
+
+
 def test_streams_of_a_tenant_share_what_the_tenant_gets():
     queue = FairQueue()
     for number in range(40):

@@ -1,6 +1,7 @@
 """What one caller may cost before it is even heard: headers, silence, malformed messages."""
 
 import asyncio
+import itertools
 from contextlib import AsyncExitStack
 
 import grpc
@@ -9,6 +10,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from soccer.v1 import player_recognition_pb2 as pb
 from soccer.v1 import player_recognition_pb2_grpc as pb_grpc
 
+from orchestrator.errors import InvalidRequestError, OverloadedError
+from orchestrator.security.hearing import Hearing
 from orchestrator.server import SERVICE
 from tests.patience import until
 from tests.unit.scripted_server import scripted_server
@@ -96,6 +99,31 @@ async def test_no_more_calls_wait_to_be_heard_than_there_is_room_for(monkeypatch
         with pytest.raises(grpc.aio.AioRpcError, match="calls wait to send") as caught:
             await stub_of(channel).RecognizeFrame(still())
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_calls_that_wait_in_vain_to_be_heard_leave_no_trace(monkeypatch):
+    monkeypatch.setattr("orchestrator.security.hearing._AT_ONCE", 1)
+    monkeypatch.setattr("orchestrator.security.hearing._MOST_WAITING", 4)
+    monkeypatch.setattr("orchestrator.security.hearing._MESSAGE_S", 0.05)
+    hearing, heard = Hearing(), []
+
+    async def silence():
+        heard.append(+1)
+        try:
+            yield await asyncio.Event().wait()
+        finally:
+            heard.append(-1)
+
+    async def speech():
+        yield "a config"
+
+    for _ in range(3):
+        calls = [hearing.first(silence()) for _ in range(4)]
+        endings = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(endings[0], InvalidRequestError)
+        assert isinstance(endings[3], OverloadedError)
+    assert max(itertools.accumulate(heard)) == 1
+    assert await hearing.first(speech()) == "a config"
 
 
 async def test_a_call_without_any_message_is_no_single_image():

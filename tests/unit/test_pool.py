@@ -64,6 +64,17 @@ async def test_answers_keep_their_order_when_a_batch_is_split():
         assert sorted(fakes[0].served + fakes[1].served) == [3, 4, 4]
 
 
+async def test_a_batch_that_is_split_fails_as_one_and_leaves_nothing_under_way():
+    async with fake_tritons(2) as fakes, client(fakes) as triton:
+        await until(lambda: states(triton) == {READY: 2})
+        fakes[0].fault = BAD_INPUT
+        fakes[1].gate.clear()
+        for _ in range(10):  # either half is the one that fails
+            with pytest.raises(ModelError, match=BAD_INPUT[1].split(":")[0]):
+                await ask(triton, *range(8))
+            assert triton.snapshot()[0].in_flight == 0
+
+
 async def test_the_load_is_shared_and_no_replica_gets_more_than_its_batches():
     async with fake_tritons(3) as fakes, client(fakes, batches_in_flight=2) as triton:
         for fake in fakes:

@@ -129,6 +129,18 @@ async def test_a_sequence_whose_replica_goes_down_is_lost_and_can_start_elsewher
             await step(triton, 1)
 
 
+async def test_what_else_lives_on_a_replica_that_goes_down_is_lost_without_a_wait():
+    out = {"ejection_s": 600, "max_ejection_s": 600}
+    async with fake_tritons(1) as (fake,), client([fake], **out) as triton:
+        await step(triton, 1, True)
+        await step(triton, 2, True)
+        fake.fault = GOING
+        for number in (1, 2):
+            with pytest.raises(SequenceLostError):
+                await step(triton, number, deadline=time.monotonic() + 5)
+        assert used(triton) == 0
+
+
 async def test_a_start_passes_over_a_replica_that_goes_down_with_it():
     async with fake_tritons(2) as fakes, client(fakes) as triton:
         await all_ready(triton, 2)

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from soccer.v1 import player_recognition_pb2 as pb
 
 from orchestrator.drain import Drain
-from orchestrator.errors import ConnectionLostError
+from orchestrator.errors import ConnectionLostError, DrainingError
 from orchestrator.replies import AnswerLog, Replies
 from orchestrator.security.audit import Call
 from orchestrator.stream_call import StreamCall
@@ -144,6 +144,22 @@ async def test_a_drain_ends_with_the_last_stream_whoever_watches_the_health():
         await send(stream, range(2))
         assert (await finish(stream)).recognized_frame_count == 2
         await asyncio.wait_for(draining, 60)
+
+
+async def test_a_drain_without_streams_ends_at_once():
+    async with scripted_server() as running:
+        await asyncio.wait_for(running.drain(600.0), 60)
+
+
+async def test_once_reading_is_over_that_holds_for_streams_that_were_busy_then_too():
+    async def requests():
+        yield "a frame"
+
+    drain = Drain()
+    drain.begin(0.0)
+    await asyncio.sleep(0.01)
+    with pytest.raises(DrainingError):
+        await drain.next(requests())
 
 
 @contextlib.asynccontextmanager

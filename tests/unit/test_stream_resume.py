@@ -7,8 +7,11 @@ import grpc
 import numpy as np
 import pytest
 from soccer.v1 import player_recognition_pb2 as pb
+from soccer.v1 import player_recognition_pb2_grpc as pb_grpc
 
 from orchestrator.client import RecognitionClient
+from orchestrator.contracts import SAM2_TRACKER
+from orchestrator.triton.snapshot import PoolSnapshot, ReplicaSnapshot, ReplicaState
 from orchestrator.types.people import Identity, Role
 from orchestrator.types.results import IdentityUpdate
 from tests.patience import until
@@ -118,6 +121,24 @@ async def test_the_newest_call_has_the_stream_and_the_older_one_is_told():
         assert (code, details.split(":")[0]) == ("ABORTED", "config.resume_token")
         await send(newer, range(3, 5))
         assert (await finish(newer)).recognized_frame_count == 5
+
+
+async def test_a_stream_that_had_a_slot_is_resumed_though_all_are_taken_since():
+    triton = ScriptedTriton(scene=lambda call: [PERSON])
+    async with scripted_server(triton=triton) as running:
+        async with call(running.target) as (stream, started):
+            await send(stream, range(2))
+        await is_free(running)
+        replica = ReplicaSnapshot("host:1", ReplicaState.READY, 0, 1, 1)
+        full = PoolSnapshot(SAM2_TRACKER.name, 0, 0, 0.0, None, True, (replica,))
+        triton.snapshot = lambda: (full,)
+        async with grpc.aio.insecure_channel(running.target) as channel:
+            new = pb_grpc.PlayerRecognitionServiceStub(channel).RecognizeStream()
+            await new.write(config())
+            assert (await end_of(new))[0] == "RESOURCE_EXHAUSTED"
+        async with call(running.target, resume_token=started.resume_token) as (stream, again):
+            assert again.is_resumed
+            await finish(stream)
 
 
 async def test_a_stream_that_ended_or_broke_the_protocol_is_forgotten():

@@ -61,6 +61,20 @@ async def test_a_tenant_s_own_quota_is_no_want_of_room(security):
     assert counted == {("acme", "accepted"): 1, ("acme", "quota_exceeded"): 1}
 
 
+async def test_a_stream_that_is_refused_is_counted_by_its_status():
+    with counting() as counted:
+        async with (
+            scripted_server(max_streams=1) as running,
+            call(running.target) as (stream, _),
+            grpc.aio.insecure_channel(running.target) as channel,
+        ):
+            second = pb_grpc.PlayerRecognitionServiceStub(channel).RecognizeStream()
+            await second.write(config())
+            assert (await end_of(second))[0] == "RESOURCE_EXHAUSTED"
+            await finish(stream)
+    assert counted == {("default", "accepted"): 1, ("default", "resource_exhausted"): 1}
+
+
 async def test_streams_of_unknown_callers_are_counted_and_other_calls_are_not(security):
     with counting() as counted:
         async with (

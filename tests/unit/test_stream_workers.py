@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.errors import ConnectionLostError
 from orchestrator.handover import Handover
+from orchestrator.security.keys import add_key
 from orchestrator.settings import SecuritySettings, ServerSettings
 from tests.unit.relay import Relay
 from tests.unit.scripted_server import scripted_server
@@ -46,6 +47,25 @@ async def test_the_audit_log_names_the_client_of_a_call_that_was_handed_over(tmp
     peers = [entry["peer"] for entry in entries if entry["event"] == "started"]
     assert len(peers) == 2
     assert all(peer.startswith("ipv4:127.0.0.1:") for peer in peers)
+
+
+async def test_the_worker_that_a_call_is_handed_over_to_knows_who_calls(tmp_path):
+    (tmp_path / "tenants.toml").write_text("[tenants.acme]\n")
+    (tmp_path / "keys.json").write_text("[]")
+    security = SecuritySettings(
+        tenants_file=tmp_path / "tenants.toml", api_keys_file=tmp_path / "keys.json"
+    )
+    headers = (("x-api-key", add_key(security.api_keys_file, "acme")),)
+    async with two_workers(tmp_path, security=security) as (first, second):
+        async with call(first.target, metadata=headers) as (_, started):
+            pass
+        await is_free(first)
+        async with call(second.target, metadata=headers, resume_token=started.resume_token) as (
+            stream,
+            again,
+        ):
+            assert again.is_resumed
+            await finish(stream)
 
 
 async def test_a_handed_over_call_that_breaks_leaves_the_stream_to_be_resumed(tmp_path):

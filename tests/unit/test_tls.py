@@ -1,6 +1,8 @@
 """TLS of the public port: who gets in, what a wrong file says, and new certificates in flight."""
 
+import contextlib
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +13,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from orchestrator.errors import SettingError
 from orchestrator.security.auth import check_exposure
+from orchestrator.security.guard import Guard
 from orchestrator.security.tls import channel_credentials, server_credentials
-from orchestrator.settings import JwtSettings, SecuritySettings
+from orchestrator.settings import JwtSettings, SecuritySettings, Settings
 from tests.unit.certificates import Authority
 from tests.unit.scripted_server import scripted_server
 
@@ -151,6 +154,11 @@ async def test_a_broken_new_certificate_leaves_the_old_one_in_use(settings, ca, 
             "security.certificate_file",
             "client certificates",
         ),
+        (
+            {"certificate_file": None, "private_key_file": None, "client_ca_file": None},
+            "security.certificate_file",
+            "client certificates",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(mutual, changed, setting, says):
@@ -161,6 +169,9 @@ def test_a_wrong_setting_is_named(mutual, changed, setting, says):
 
 def test_a_key_of_another_certificate_is_named(settings, authority, tmp_path):
     _, other = authority.issue(tmp_path / "other")
+    with pytest.raises(SettingError, match="first certificate") as caught:
+        channel_credentials(None, settings.certificate_file, other)
+    assert caught.value.setting == "--tls-key"
     with pytest.raises(SettingError, match="first certificate") as caught:
         server_credentials(settings.model_copy(update={"private_key_file": other}))
     assert caught.value.setting == "security.private_key_file"
@@ -225,3 +236,13 @@ def test_other_hosts_are_not_served_unprotected_unless_told_so(host, security, s
 )
 def test_other_hosts_are_served_once_protected(security):
     check_exposure("0.0.0.0", security)
+
+
+async def test_a_port_that_is_taken_is_named():
+    guard = Guard(Settings())
+    with (
+        contextlib.closing(guard),
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(SettingError, match="server.port: cannot listen on 127.0.0.1:"),
+    ):
+        guard.listen(grpc.aio.server(), f"127.0.0.1:{taken.getsockname()[1]}")

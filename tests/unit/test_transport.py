@@ -1,11 +1,19 @@
 """Shared memory is reused, bounded, and never left behind."""
 
+import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from orchestrator.errors import ModelUnavailableError
+from orchestrator.settings.triton import TritonTlsSettings
+from orchestrator.triton.connection import Connections
 from orchestrator.triton.transport import SharedMemoryPool
+from tests.unit.fake_triton import fake_tritons
+from tests.unit.test_pool import ask, client
 
 SHM = Path("/dev/shm")
 
@@ -91,3 +99,48 @@ def test_a_region_of_another_size_serves_where_the_bound_leaves_no_better_one():
     pool.release(large)
     assert pool.acquire(1) is large
     pool.close()
+
+
+async def test_large_tensors_travel_by_it_also_once_their_server_was_restarted():
+    async with fake_tritons(1, shares_memory=True, max_batch_size=1 << 15) as (fake,):
+        async with client([fake], transport="shared_memory") as triton:
+            assert triton.uses_shared_memory
+            for _ in range(2):
+                assert await ask(triton, *range(20_000)) == [*range(20_000)]
+                known = len(fake.regions)
+                fake.regions.clear()
+            assert known == 1
+            await ask(triton, *range(20_000))
+        assert not fake.regions
+    assert not mine()
+
+
+async def test_nothing_is_left_behind_where_the_server_was_gone_first():
+    async with (
+        contextlib.AsyncExitStack() as held,
+        fake_tritons(1, shares_memory=True) as fakes,
+    ):
+        await held.enter_async_context(client(fakes, transport="shared_memory"))
+        assert mine()
+    assert not mine()
+
+
+async def test_a_server_that_cannot_share_memory_is_refused_where_it_must():
+    async with fake_tritons(1) as fakes:
+        async with client(fakes, transport="auto") as triton:
+            assert not triton.uses_shared_memory
+            assert await ask(triton, *range(20)) == [*range(20)]
+        with pytest.raises(ModelUnavailableError, match="one IPC namespace"):
+            async with client(fakes, transport="shared_memory", connect_timeout_s=1):
+                pass
+
+
+async def test_a_connection_is_shared_until_its_last_user_leaves():
+    connections = Connections(TritonTlsSettings(), longest_call_s=1)
+    first = connections.acquire("127.0.0.1:1")
+    assert [connections.acquire("127.0.0.1:1") for _ in range(2)] == [first, first]
+    for _ in range(2):
+        await connections.release(first)
+        assert connections.another(None) is first
+    await connections.release(first)
+    assert connections.another(None) is None

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -20,8 +21,19 @@ def path(tmp_path) -> Path:
     return path
 
 
-def watched(path: Path) -> WatchedFiles[bytes]:
-    return WatchedFiles({"a.file": path}, lambda contents: contents["a.file"], reload_s=0)
+@pytest.fixture
+def clock(path, monkeypatch) -> SimpleNamespace:
+    """The time, and how long ago the file was changed, as a test sets them."""
+    clock = SimpleNamespace(now_s=0.0, change_age_s=1.0)
+    clock.monotonic = lambda: clock.now_s
+    clock.time_ns = lambda: path.stat().st_ctime_ns + round(1e9 * clock.change_age_s)
+    monkeypatch.setattr("orchestrator.security.files.time", clock)
+    return clock
+
+
+def watched(path: Path, reload_s: float = 0) -> WatchedFiles[bytes]:
+    parse = itemgetter("a.file")
+    return WatchedFiles({"a.file": path}, parse, reload_s=reload_s)
 
 
 def outlast_a_tick() -> None:
@@ -66,20 +78,24 @@ def test_a_change_that_hides_its_time_is_seen(path):
     assert files.current() == b"new"
 
 
-def test_a_file_that_is_being_written_is_not_read_yet(path, monkeypatch):
-    now = {"s": 0.0}
-
-    def time_ns():
-        return path.stat().st_ctime_ns + round(1e9 * now["s"])
-
-    clock = SimpleNamespace(monotonic=lambda: now["s"], time_ns=time_ns)
-    monkeypatch.setattr("orchestrator.security.files.time", clock)
-    files = WatchedFiles({"a.file": path}, lambda contents: contents["a.file"], reload_s=5)
+def test_a_file_that_is_being_written_is_not_read_yet(path, clock):
+    files = watched(path, reload_s=5)
     outlast_a_tick()
     path.write_bytes(b"")
-    monkeypatch.setattr(clock, "monotonic", lambda: now["s"] + 5)
-    now["s"] = 0.01
+    clock.now_s, clock.change_age_s = 5, 0.01
     assert files.current() == b"old"
     path.write_text("new")
-    now["s"] = 0.11
+    clock.change_age_s = 0.11
+    assert files.current() == b"new"
+
+
+def test_files_are_looked_at_only_as_often_as_they_are_to_be(path, clock):
+    files = watched(path, reload_s=5)
+    clock.now_s = 5
+    assert files.current() == b"old"
+    outlast_a_tick()
+    path.write_text("new")
+    clock.now_s = 9.9
+    assert files.current() == b"old"
+    clock.now_s = 10
     assert files.current() == b"new"
