@@ -5,13 +5,14 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Self, TypeVar
 
 from orchestrator.contracts import SAM2_TRACKER
 from orchestrator.decoding import open_decoder
 from orchestrator.errors import DeadlinePassedError, ModelError
-from orchestrator.flow import Emit, Flow, timed
+from orchestrator.flow import Emit, Flow, Outcome, timed
 from orchestrator.overload.admission import credit
 from orchestrator.overload.control import LoadControl, StreamLoad
 from orchestrator.overload.ladder import FULL_EFFORT, Effort
@@ -46,6 +47,7 @@ class StreamState:
         count: Frames tracked so far, with those that were lost between them.
         stats: Totals so far.
         size: Width and height of its pictures before rotation, in pixels; None until known.
+        unanswered: Recognitions that the client has not been sent so far, by frame index.
         untold: Revisions that no answer has brought to the client so far.
     """
 
@@ -70,6 +72,7 @@ class StreamState:
         self.count = 0
         self.stats = StreamStats(tenant)
         self.size: tuple[int, int] | None = None
+        self.unanswered: dict[int, Recognition] = {}
         self.untold: deque[IdentityUpdate] = deque()
 
     async def learn_kits(self) -> None:
@@ -168,6 +171,9 @@ class StreamSession:
             DeadlinePassedError: When its turn came, there was no time left to track it.
         """
         state, seconds = self.state, dict[str, float]()
+        known = state.unanswered.get(frame.header.frame_index)
+        if known is not None:  # sent again: who has moved on since must not be moved back
+            return replace(known, header=frame.header, stage_seconds=seconds), state.untold
         hints, people = found.labelled(BALL), found.unlabelled(BALL)
         # Locks are fair: frames come out of each in the order in which they went in.
         async with self._tracking:
@@ -206,6 +212,7 @@ class StreamSession:
         recognition = Recognition(
             frame.header, frame.width, frame.height, players, ball, degradations, seconds
         )
+        state.unanswered[frame.header.frame_index] = recognition
         state.untold.extend(updates)
         return recognition, state.untold
 
@@ -221,8 +228,14 @@ class StreamSession:
             process=self.process_frame,
         )
         learning = asyncio.create_task(self._learn_kits())
+
+        async def answer(outcome: Outcome) -> None:
+            if isinstance(outcome, Recognition):
+                self._forget_unanswered(outcome.header.frame_index)
+            await emit(outcome)
+
         try:
-            await flow.run(frames, emit)
+            await flow.run(frames, answer)
         finally:
             learning.cancel()
 
@@ -247,6 +260,11 @@ class StreamSession:
     def people(self) -> tuple[Person, ...]:
         """Everybody recognised so far, by ascending track id."""
         return self.state.ledger.people
+
+    def _forget_unanswered(self, index: int) -> None:
+        """A frame is answered: nobody will send it, or one that comes before it, again."""
+        unanswered = self.state.unanswered
+        self.state.unanswered = {i: known for i, known in unanswered.items() if i > index}
 
     async def _learn_kits(self) -> None:
         """Try on beside the frames, which do not wait for it."""

@@ -290,3 +290,14 @@ async def test_a_client_that_vanishes_leaves_a_whole_state():
     steps = [step for _, step in triton.seen("sam2_tracker")]
     assert [step.is_end for step in steps] == [False, True]
     assert play.session.stats.received == 0  # it was not answered: it will be sent again
+
+    async with Play(triton, STORED, state=play.session.state) as again:
+        recognition = await again.frame()
+        assert [len(again.session.people), again.session.state.count] == [1, 1]
+        assert [p.track_id for p in recognition.players] == [1]
+        assert set(recognition.stage_seconds) == {"queue", "decode", "detect", "total"}
+        assert not again.session.state.unanswered
+        await again.frame()
+        assert again.session.state.count == 2
+    assert [person.frame_count for person in again.session.people] == [2]
+    assert again.session.stats.received == 2
