@@ -133,13 +133,17 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
 
 def _target(text: str) -> str:
     host, _, port = text.rpartition(":")
-    if host and port:
+    if host and port != "0" and _is_port(port):  # gRPC would call 99999 modulo 65536
         return text
     raise argparse.ArgumentTypeError(f"expected HOST:PORT, got {text!r}")
 
 
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535
+
+
 def _port(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535:
+    if _is_port(text):
         return int(text)
     raise argparse.ArgumentTypeError(f"expected 0 to 65535, got {text!r}")
 

@@ -185,7 +185,9 @@ def test_a_flag_that_would_mean_nothing_is_named(still, flags, capsys):
     assert line.startswith(f"touchline: {flags[0]}: expected with")
 
 
-@pytest.mark.parametrize("server", ["", "match.example", ":50051", "match.example:"])
+@pytest.mark.parametrize(
+    "server", ["", "match.example", ":50051", "match.example:", "a:0", "a:65536", "a:-1", "a:grpc"]
+)
 def test_a_server_without_address_is_wrong_usage(still, server, capsys):
     with pytest.raises(SystemExit):
         main(["image", str(still), "--server", server])
