@@ -1,5 +1,6 @@
 """The files that commands write: all or none; and those of `touchline recognize`."""
 
+import errno
 import json
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from soccer.v1 import player_recognition_pb2 as pb
 from orchestrator.errors import InvalidRequestError
 from orchestrator.merged_ids import MergedIds, begins_anew
 
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
 
 @contextmanager
 def all_or_nothing(directory: Path, flag: str = "--output") -> Iterator[Path]:
@@ -21,8 +24,8 @@ def all_or_nothing(directory: Path, flag: str = "--output") -> Iterator[Path]:
     If the block fails, they are gone, and what was in `directory` before stays as it was.
 
     Raises:
-        InvalidRequestError: `directory`, given by `flag`, is no folder that can be written; raised
-            before the block.
+        InvalidRequestError: `directory`, given by `flag`, is no folder that can be written, raised
+            before the block; or the disk is full.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -32,10 +35,16 @@ def all_or_nothing(directory: Path, flag: str = "--output") -> Iterator[Path]:
     except OSError as error:
         expected = f"expected a folder that can be written: {directory}: {error.strerror}"
         raise InvalidRequestError(flag, expected) from error
-    with draft as name:
-        yield Path(name)
-        for path in Path(name).iterdir():
-            path.replace(directory / path.name)
+    try:
+        with draft as name:
+            yield Path(name)
+            for path in Path(name).iterdir():
+                path.replace(directory / path.name)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        expected = f"expected room for the results in {directory}: {error.strerror}"
+        raise InvalidRequestError(flag, expected) from error
 
 
 class ResultFiles:
@@ -51,7 +60,8 @@ class ResultFiles:
         self._directory = directory
         self._files = ExitStack()
         self._results = self._files.enter_context((directory / "results.jsonl").open("w"))
-        self._boxes = self._files.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115  is closed
+        lines = tempfile.TemporaryFile("w+", dir=directory)  # noqa: SIM115  is closed
+        self._boxes = self._files.enter_context(lines)
         """The lines of `mot.txt`, with the ids as they were said at once."""
         self._merged = MergedIds()
         self._highest_id = self._earlier_ids = 0

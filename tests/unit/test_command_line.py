@@ -17,7 +17,6 @@ import grpc
 import pytest
 
 from orchestrator.cli import _parser, image, main, recognize
-from orchestrator.cli.outputs import all_or_nothing
 from orchestrator.errors import ClusterError, InvalidRequestError, TouchlineError
 from orchestrator.security.keys import add_key
 from orchestrator.settings import SecuritySettings
@@ -283,17 +282,6 @@ async def test_a_picture_that_cannot_be_written_is_named_with_the_reason(tmp_pat
                 await image.recognize_image(
                     options("image", still, "--output", output, "--server", running.target)
                 )
-
-
-def test_files_come_together_or_not_at_all(tmp_path):
-    folder = tmp_path / "a" / "b"
-    with all_or_nothing(folder) as draft:
-        (draft / "one").write_text("1")
-        assert not (folder / "one").exists()
-    with pytest.raises(KeyError), all_or_nothing(folder) as draft:
-        _ = {(draft / "one").write_text("2"): "written"}["not found"]
-    assert (folder / "one").read_text() == "1"
-    assert names(folder) == {"one"}
 
 
 def test_an_error_of_the_system_is_one_line(still, monkeypatch, capsys):
