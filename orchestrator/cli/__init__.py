@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     `head`.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    _replace_closed_outputs()
     try:
         with interrupted_by_sigterm():
             code = _run(arguments)
@@ -44,6 +45,15 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         return code
     return 1
+
+
+def _replace_closed_outputs() -> None:
+    """Open what the caller has closed (`>&-`), or a socket would take the descriptor's place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open("w")  # noqa: SIM115  stays open, as what it replaces
+            os.set_inheritable(nowhere.fileno(), True)
+            setattr(sys, name, nowhere)
 
 
 def _run(arguments: list[str]) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -314,6 +315,17 @@ def test_an_address_that_is_none_is_named(url, capsys):
     assert main(["top", url, "--once"]) == 1
     assert f"{url}" in (line := capsys.readouterr().err)
     assert line.endswith(": expected HOST:PORT or a URL\n")
+
+
+@pytest.mark.parametrize("command", ["keys list --file keys.json", "weights list"])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_outputs_are_no_error(tmp_path, command, closed):
+    add_key(tmp_path / "keys.json", "acme")
+    line = f"exec {shlex.join(TOUCHLINE)} {command} {closed}"
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=tmp_path, capture_output=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_reader_that_leaves_is_no_error(tmp_path):
